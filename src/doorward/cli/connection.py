@@ -1,0 +1,85 @@
+"""Talk to the control plane over `DATA/control.sock`; the socket's owner is the operator."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from doorward.core import errors
+
+DataOption = Annotated[
+    Path, typer.Option("--data", envvar="DOORWARD_DATA", help="The installation's data directory.")
+]
+DEFAULT_DATA = Path(".doorward")
+_TIMEOUT = 30.0
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT)
+        # A socket path is limited to 107 bytes; a relative one through the directory is not.
+        try:
+            self.sock.connect(os.path.relpath(self._path))
+        except OSError:
+            self.sock.close()
+            raise
+
+
+_ERRORS: dict[str, type[errors.DoorwardError]] = {
+    kind.code: kind
+    for kind in (
+        errors.InvalidConfigError,
+        errors.InvalidPolicyError,
+        errors.InvalidRequestError,
+        errors.UnauthenticatedError,
+        errors.DeniedError,
+        errors.NotFoundError,
+        errors.ConflictError,
+        errors.UnavailableError,
+        errors.AuditUnavailableError,
+    )
+}
+
+
+def call(data: Path, method: str, path: str, body: Any = None) -> Any:
+    """Send one request to the management API and return its JSON; raise what it answered.
+
+    Raises UnavailableError when no control process listens, else the error the API named.
+    """
+    connection = _UnixConnection(data / "control.sock")
+    payload = None if body is None else msgspec.json.encode(body)
+    headers = {"Content-Type": "application/json"} if payload is not None else {}
+    try:
+        connection.request(method, path, payload, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+    except OSError as reason:
+        raise errors.UnavailableError(
+            f"no control plane answers at {data / 'control.sock'} ({reason.strerror or reason})",
+            hint="Start it with `doorward up`, or name its data directory with --data.",
+        ) from reason
+    finally:
+        connection.close()
+    document = msgspec.json.decode(content) if content else None
+    if answer.status >= http.client.BAD_REQUEST:
+        raise _error_of(answer.status, document)
+    return document
+
+
+def _error_of(status: int, document: Any) -> errors.DoorwardError:
+    problem = document if isinstance(document, dict) else {}
+    code = str(problem.get("code", "error"))
+    kind = _ERRORS.get(code, errors.DoorwardError)
+    detail = str(problem.get("detail") or f"the control plane answered {status}")
+    return kind(detail, hint=str(problem.get("hint", "")), code=code)

@@ -1,0 +1,97 @@
+"""What every command shares: JSON or a table out, errors that teach, exit codes that mean something."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
+from functools import wraps
+from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from doorward.core.errors import DoorwardError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    DENIED = 1
+    USAGE = 2
+    INVALID = 3
+    TEST_FAILED = 4
+    VIOLATED = 5
+    UNKNOWN = 6
+    AUDIT_BROKEN = 7
+    UNREACHABLE = 8
+
+
+_EXIT_OF = {
+    "denied": Exit.DENIED,
+    "not_found": Exit.DENIED,
+    "conflict": Exit.DENIED,
+    "unauthenticated": Exit.DENIED,
+    "invalid_request": Exit.USAGE,
+    "invalid_config": Exit.INVALID,
+    "invalid_policy": Exit.INVALID,
+    "audit_broken": Exit.AUDIT_BROKEN,
+    "unavailable": Exit.UNREACHABLE,
+    "audit_unavailable": Exit.UNREACHABLE,
+}
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def emit_json(data: Any) -> None:
+    """Print one JSON document and a newline."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n")
+
+
+def emit_lines(rows: Iterable[Any]) -> None:
+    """Print one JSON document a line."""
+    for row in rows:
+        sys.stdout.write(msgspec.json.encode(row).decode() + "\n")
+
+
+def say(text: str) -> None:
+    """Print one line for people; square brackets are text, not markup."""
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """Print a table for people; cell text is never read as markup."""
+    grid = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        grid.add_row(*(_plain(cell) for cell in row))
+    Console(highlight=False).print(grid)
+
+
+def _plain(cell: object) -> str:
+    text = "" if cell is None else str(cell)
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text).replace("[", "\\[")
+
+
+def fail(error: DoorwardError) -> NoReturn:
+    """Print what happened and what to do next on stderr, and exit with the error's code."""
+    sys.stderr.write(f"doorward: {error}\n")
+    raise typer.Exit(_EXIT_OF.get(error.code, Exit.DENIED))
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn a DoorwardError raised by a command into its message and exit code."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except DoorwardError as error:
+            fail(error)
+
+    return run

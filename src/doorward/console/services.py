@@ -1,0 +1,36 @@
+"""What the routes of the control plane may use; built once by `app`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from doorward.audit.reader import AuditReader
+    from doorward.core.clock import Clock
+    from doorward.core.ids import IdSource
+    from doorward.core.ports import AuditLog
+    from doorward.decisions.point import DecisionPoint
+    from doorward.directory.administration import Directory
+    from doorward.identity.custody import Custodian
+    from doorward.identity.device_authority import DeviceAuthority
+    from doorward.identity.issuer import LocalIssuer
+    from doorward.policies.workspace import Workspace
+    from doorward.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything a route needs; no route builds its own."""
+
+    settings: Settings
+    clock: Clock
+    ids: IdSource
+    directory: Directory
+    custodian: Custodian
+    issuer: LocalIssuer
+    device_authority: DeviceAuthority
+    point: DecisionPoint
+    audit: AuditLog
+    reader: AuditReader
+    workspace: Workspace

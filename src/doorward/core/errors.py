@@ -1,0 +1,93 @@
+"""One base error; every message says what happened, the hint says what to do next."""
+
+from __future__ import annotations
+
+
+class DoorwardError(Exception):
+    """Base of every error Doorward raises on purpose. Never thrown directly."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
+        """Keep the sentence for people and the code for programs."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        """Join message and hint on two lines."""
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class InvalidConfigError(DoorwardError):
+    """A configuration, org file or settings value cannot be used (exit 3)."""
+
+    code = "invalid_config"
+
+
+class InvalidPolicyError(DoorwardError):
+    """A policy, schema or annotation is refused at admission (exit 3)."""
+
+    code = "invalid_policy"
+
+
+class InvalidRequestError(DoorwardError):
+    """A request is malformed or can be read in two ways (HTTP 400)."""
+
+    code = "invalid_request"
+
+
+class PayloadTooLargeError(InvalidRequestError):
+    """A request body or header section is over its bound (HTTP 413)."""
+
+    code = "payload_too_large"
+
+
+class UnsupportedMediaError(InvalidRequestError):
+    """A body's type or encoding is not one Doorward reads (HTTP 415)."""
+
+    code = "unsupported_media_type"
+
+
+class UnauthenticatedError(DoorwardError):
+    """No credential, or one that does not verify (HTTP 401)."""
+
+    code = "unauthenticated"
+
+
+class DeniedError(DoorwardError):
+    """The caller may not do this (HTTP 403, exit 1)."""
+
+    code = "denied"
+
+
+class NotFoundError(DoorwardError):
+    """The named thing is not known (HTTP 404)."""
+
+    code = "not_found"
+
+
+class ConflictError(DoorwardError):
+    """The change contradicts the state it was made against (HTTP 409)."""
+
+    code = "conflict"
+
+
+class UnavailableError(DoorwardError):
+    """Something this step needs is gone, so the step is refused (HTTP 503, exit 8)."""
+
+    code = "unavailable"
+
+
+class AuditUnavailableError(UnavailableError):
+    """A record could not be made durable: nothing may be allowed (HTTP 503)."""
+
+    code = "audit_unavailable"
+
+
+class AuditBrokenError(DoorwardError):
+    """The log was changed, reordered or cut (exit 7)."""
+
+    code = "audit_broken"

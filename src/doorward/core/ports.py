@@ -1,0 +1,70 @@
+"""Ports between rooms on one line: what a room needs of its neighbours, plugged by `app`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Protocol
+
+from doorward.core.identity import KeyRecord
+from doorward.core.model import EntityUid
+from doorward.core.obligation import Budget, Limit
+from doorward.core.record import Record
+
+
+class CredentialRegistry(Protocol):
+    """Look up what a credential must match; on a miss, answer None (the caller is refused)."""
+
+    def key_by_hash(self, digest: str) -> KeyRecord | None:
+        """Return the live key with this SHA-256 (hex)."""
+
+    def key_by_access_key_id(self, access_key_id: str) -> KeyRecord | None:
+        """Return the live key with this S3 access key id."""
+
+    def principal_of(self, issuer: str, subject: str) -> EntityUid | None:
+        """Return the principal explicitly linked to (issuer, subject)."""
+
+    def device_of_certificate(self, fingerprint: str, now: datetime) -> EntityUid | None:
+        """Return the device an unrevoked, unexpired certificate (SHA-256 of DER, hex) is bound to."""
+
+    def token_revoked(self, jti: str) -> bool:
+        """Return whether a token of the local issuer was revoked."""
+
+    def is_active(self, principal: EntityUid) -> bool:
+        """Return whether the principal is known and active."""
+
+
+class AuditLog(Protocol):
+    """Make records durable. On failure or past the deadline: raise AuditUnavailableError."""
+
+    async def write(self, record: Record) -> None:
+        """Return once the record is on disk (group commit)."""
+
+    def write_soon(self, record: Record) -> None:
+        """Queue a record whose durability nobody waits for (outcomes)."""
+
+
+class Reservation(Protocol):
+    """Hold what a request reserved until it is known whether it happened."""
+
+    async def release(self) -> None:
+        """Give it back: the request never reached the upstream."""
+
+    async def settle(self, used: int) -> None:
+        """Keep it, corrected to what was really used (budgets)."""
+
+
+class LimitExceeded(Exception):  # noqa: N818 -- a verdict, not a fault
+    """Say which obligation is exhausted and when to come back."""
+
+    def __init__(self, obligation: Limit | Budget, retry_after: float) -> None:
+        """Keep the obligation and the seconds to wait."""
+        super().__init__(f"limit of policy {obligation.policy} reached")
+        self.obligation = obligation
+        self.retry_after = retry_after
+
+
+class LimitStore(Protocol):
+    """Count sliding windows exactly. Owner gone: raise UnavailableError (the request is 503)."""
+
+    async def reserve(self, keys: tuple[tuple[str, Limit | Budget], ...]) -> Reservation:
+        """Reserve one use of every (counter key, obligation), all or none; raise LimitExceeded."""

@@ -1,0 +1,1 @@
+"""The policy enforcement point (PEP): in front of the real systems, on every request."""

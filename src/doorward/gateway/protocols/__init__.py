@@ -1,0 +1,1 @@
+"""One file per protocol: what a request names, how a refusal looks, how obligations are kept."""
