@@ -1,0 +1,31 @@
+"""The configuration: sections, and how the file is read."""
+
+from doorward.settings.file import CONFIG_NAME, load
+from doorward.settings.sections import (
+    AuditSettings,
+    ControlSettings,
+    GatewaySettings,
+    HeaderCredential,
+    IdentitySettings,
+    IssuerSettings,
+    KeysSettings,
+    MtlsCredential,
+    MtlsCredentialHolder,
+    PoliciesSettings,
+    S3Credential,
+    S3CredentialHolder,
+    Settings,
+    TlsSettings,
+    UpstreamCredential,
+    UpstreamKind,
+    UpstreamSettings,
+    is_loopback,
+    split_listen,
+)
+
+__all__ = [
+    "CONFIG_NAME", "AuditSettings", "ControlSettings", "GatewaySettings", "HeaderCredential",
+    "IdentitySettings", "IssuerSettings", "KeysSettings", "MtlsCredential", "MtlsCredentialHolder",
+    "PoliciesSettings", "S3Credential", "S3CredentialHolder", "Settings", "TlsSettings",
+    "UpstreamCredential", "UpstreamKind", "UpstreamSettings", "is_loopback", "load", "split_listen",
+]  # fmt: skip

@@ -1,0 +1,283 @@
+"""What `doorward.toml` may say; every key also as `DOORWARD_<SECTION>__<KEY>`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+UpstreamKind = Literal[
+    "openai", "anthropic", "ollama", "mlflow", "s3", "mcp", "chroma", "huggingface", "http"
+]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address never leaves this machine."""
+    if host in {"localhost", ""}:
+        return host == "localhost"
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def split_listen(listen: str) -> tuple[str, int]:
+    """Return (host, port) of `HOST:PORT`; raise ValueError otherwise."""
+    host, separator, port = listen.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > _MAX_PORT:
+        raise ValueError(f"`{listen}` is not HOST:PORT, like 127.0.0.1:8640")
+    return host.strip("[]"), int(port)
+
+
+def _checked_listen(listen: str) -> str:
+    split_listen(listen)
+    return listen
+
+
+Listen = Annotated[str, AfterValidator(_checked_listen)]
+_MAX_PORT = 65_535
+
+
+class TlsSettings(Section):
+    """Certificate, key and client CA of a listener, as paths."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class GatewaySettings(Section):
+    """The data port. Bounds: bytes and seconds."""
+
+    listen: Listen = "127.0.0.1:8640"
+    tls: TlsSettings | Literal["auto"] | None = None
+    max_body: int = 64 * 1024 * 1024
+    max_json_body: int = 8 * 1024 * 1024
+    max_header_bytes: int = 60 * 1024
+    max_headers: int = 100
+    header_timeout: float = 10.0
+    body_timeout: float = 30.0
+    upstream_timeout: float = 120.0
+    max_staleness: float = 86_400.0
+
+
+class ControlSettings(Section):
+    """The control plane: management API, console, database."""
+
+    listen: Listen = "127.0.0.1:8641"
+    tls: TlsSettings | Literal["auto"] | None = None
+    database: str = "sqlite:///state.db"
+    local_operator: Literal["full", "recovery"] | None = None
+
+
+class PoliciesSettings(Section):
+    """Where policies live and whether files or reviewed bundles rule."""
+
+    path: Path = Path("policies")
+    mode: Literal["files", "reviewed"] = "files"
+
+
+def _resolved(reference: str) -> str:
+    """Resolve `${ENV}` and `file:PATH`; a literal secret in a config file is refused."""
+    if reference.startswith("file:"):
+        try:
+            return Path(reference.removeprefix("file:")).read_text(encoding="utf-8").strip()
+        except OSError as reason:
+            raise ValueError(f"the secret's file cannot be read ({reason.strerror})") from reason
+    names = _REFERENCE.findall(reference)
+    if not names:
+        raise ValueError("a literal secret does not belong here: write ${NAME} or file:PATH")
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ValueError(f"the environment variable {missing[0]} is not set")
+    return _REFERENCE.sub(lambda match: os.environ[match[1]], reference)
+
+
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+Secret = Annotated[str, AfterValidator(_resolved), Field(repr=False)]
+
+
+class HeaderCredential(Section):
+    """A header the gateway sends to the upstream in place of the caller's credential."""
+
+    header: str
+    value: Secret
+
+
+class S3Credential(Section):
+    """The upstream's own S3 keys; the gateway signs with them."""
+
+    access_key_id: str
+    secret_access_key: Secret
+    region: str = "us-east-1"
+
+
+class MtlsCredential(Section):
+    """A client certificate the gateway shows to the upstream."""
+
+    cert: Path
+    key: Path
+    ca: Path | None = None
+
+
+class S3CredentialHolder(Section):
+    """`credential = { s3 = {...} }`."""
+
+    s3: S3Credential
+
+
+class MtlsCredentialHolder(Section):
+    """`credential = { mtls = {...} }`."""
+
+    mtls: MtlsCredential
+
+
+def _credential_kind(value: Any) -> str:
+    keys = value if isinstance(value, Mapping) else getattr(value, "model_fields_set", ())
+    return next((kind for kind in ("s3", "mtls") if kind in keys), "header")
+
+
+UpstreamCredential = Annotated[
+    Annotated[HeaderCredential, Tag("header")]
+    | Annotated[S3CredentialHolder, Tag("s3")]
+    | Annotated[MtlsCredentialHolder, Tag("mtls")],
+    Discriminator(_credential_kind),
+]
+
+
+def _checked_url(url: str) -> str:
+    if url.startswith("unix:/"):
+        return url
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"`{url}` is not http://HOST, https://HOST or unix:/PATH")
+    if parts.username or parts.query or parts.fragment:
+        raise ValueError("a URL here has no user, query or fragment; secrets go under `credential`")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("plain HTTP is refused off loopback: use https:// or unix:/PATH")
+    return url
+
+
+class UpstreamSettings(Section):
+    """One protected system; its name is the first path segment and the start of its asset names."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    kind: UpstreamKind
+    url: Annotated[str, AfterValidator(_checked_url)]
+    environment: Literal["development", "training", "testing", "production"] = "production"
+    credential: UpstreamCredential | None = None
+    ca: Path | None = None
+    deployed: tuple[str, ...] = ("Production", "Staging")
+    deployed_aliases: tuple[str, ...] = ("production", "champion")
+    weights_prefixes: tuple[str, ...] = ()
+
+
+class IssuerSettings(Section):
+    """An identity provider whose access tokens are accepted (RFC 9068)."""
+
+    issuer: str
+    audience: str
+    map: dict[str, str] = Field(default_factory=dict)
+    trust: tuple[str, ...] = ()
+    provision: bool = False
+    algorithms: tuple[str, ...] = ("RS256", "PS256", "ES256", "EdDSA")
+    jwks_ttl: float = 300.0
+
+
+class IdentitySettings(Section):
+    """Rules for tokens of the local issuer."""
+
+    test_minting: bool = False
+    token_lifetime: int = 900
+
+
+class KeysSettings(Section):
+    """The custodian of signing keys and secrets."""
+
+    provider: str = "file:keys"
+
+
+class AuditSettings(Section):
+    """Durability of the log; seconds and bytes."""
+
+    deadline: float = 2.0
+    segment_bytes: int = 64 * 1024 * 1024
+
+
+def _plain_off_loopback(listen: str, tls: object) -> bool:
+    return tls is None and not is_loopback(split_listen(listen)[0])
+
+
+class Settings(BaseSettings):
+    """The whole configuration, read once at start; `base` is the directory paths are relative to."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="DOORWARD_", env_nested_delimiter="__"
+    )
+
+    gateway: GatewaySettings = GatewaySettings()
+    control: ControlSettings = ControlSettings()
+    policies: PoliciesSettings = PoliciesSettings()
+    identity: IdentitySettings = IdentitySettings()
+    keys: KeysSettings = KeysSettings()
+    audit: AuditSettings = AuditSettings()
+    upstream: tuple[UpstreamSettings, ...] = ()
+    issuer: tuple[IssuerSettings, ...] = ()
+    base: Path = Path()
+    data: Path = Path(".doorward")
+
+    def resolve(self, path: Path) -> Path:
+        """Return a configured path, relative ones taken from the config file's directory."""
+        return path if path.is_absolute() else self.base / path
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment override the file."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _safe_together(self) -> Self:
+        for name, section in (("gateway", self.gateway), ("control", self.control)):
+            if _plain_off_loopback(section.listen, section.tls):
+                raise ValueError(
+                    f"[{name}] listen = {section.listen}: plain HTTP is refused off loopback; "
+                    'add tls = "auto" or listen on 127.0.0.1'
+                )
+        names = [upstream.name for upstream in self.upstream]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two upstreams are called `{min(twice)}`; names must differ")
+        if self.identity.test_minting and self.policies.mode == "reviewed":
+            raise ValueError("[identity] test_minting is refused when policies are reviewed")
+        if self.identity.test_minting and not is_loopback(split_listen(self.gateway.listen)[0]):
+            raise ValueError("[identity] test_minting is refused off loopback")
+        return self
