@@ -61,9 +61,7 @@ def _read(file: Path) -> str:
 def _explained(error: ValidationError, file: Path, text: str) -> InvalidConfigError:
     """Turn pydantic's first error into a sentence with file:line and the nearest right key."""
     first = error.errors(include_url=False, include_input=False)[0]
-    where = tuple(
-        part for part in first["loc"] if part not in {"header", "s3", "mtls"} or len(first["loc"]) < _DEEP
-    )
+    where = _without_tag(first["loc"])
     line = _line_of(where, text)
     place = f"{file}:{line}" if line else str(file)
     dotted = ".".join(str(part) for part in where)
