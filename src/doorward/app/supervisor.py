@@ -1,0 +1,169 @@
+"""`doorward up`: start the roles as child processes, keep them running, stop them together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from doorward.core.errors import UnavailableError
+
+ROLES = ("control", "gateway")
+_READY_DEADLINE = 60.0
+_GRACE = 20.0
+_FIRST_BACKOFF = 0.2
+_LONGEST_BACKOFF = 5.0
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Child:
+    """One role's process; `lifeline` is our end of a pipe whose closing tells the child to stop."""
+
+    role: str
+    process: asyncio.subprocess.Process
+    lifeline: int
+    started: float = field(default=0.0)
+
+
+class RoleExitedError(UnavailableError):
+    """A role ended before it was ready; `status` is its exit code, already explained on stderr."""
+
+    def __init__(self, role: str, status: int) -> None:
+        """Keep the role and its exit status."""
+        super().__init__(f"the {role} process ended before it was ready (exit {status})")
+        self.status = status
+
+
+async def supervise(
+    *, arguments: list[str], data: Path, roles: tuple[str, ...] = ROLES, on_ready: Callable[[], None]
+) -> int:
+    """Run the roles until SIGINT or SIGTERM; restart one that dies; return the exit code.
+
+    `arguments` are handed to each child after `up --role ROLE`. A role that ends before it was
+    ever ready ends everything with its own exit code: a broken start is not retried.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    children: list[_Child] = []
+    try:
+        for role in roles:
+            child = await _start(role, arguments)
+            children.append(child)
+            await _ready(child, data, stopping)
+        on_ready()
+        keepers = [asyncio.create_task(_keep(child, arguments, data, stopping)) for child in children]
+        await stopping.wait()
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
+    except RoleExitedError as ended:
+        return ended.status or 1
+    except asyncio.CancelledError:
+        pass
+    finally:
+        await asyncio.gather(*(_stop(child) for child in reversed(children)))
+    return 0
+
+
+async def _start(role: str, arguments: list[str]) -> _Child:
+    theirs, ours = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "doorward.cli", "up", "--role", role, "--lifeline", str(theirs), *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        pass_fds=(theirs,),
+        start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the roles in order
+    )  # fmt: skip
+    os.close(theirs)
+    return _Child(role, process, ours, asyncio.get_running_loop().time())
+
+
+async def _ready(child: _Child, data: Path, stopping: asyncio.Event) -> None:
+    """Wait until the role's admin socket says ready; raise RoleExitedError if it ends first."""
+    socket = data / f"{child.role}.sock"
+    deadline = asyncio.get_running_loop().time() + _READY_DEADLINE
+    while not stopping.is_set():
+        if child.process.returncode is not None:
+            raise RoleExitedError(child.role, child.process.returncode)
+        if await says_ready(socket):
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            raise UnavailableError(
+                f"the {child.role} process was not ready within {_READY_DEADLINE:.0f} s",
+                hint="Its log above says what it waits for.",
+            )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(child.process.wait(), 0.05)
+
+
+async def says_ready(socket: Path) -> bool:
+    """Ask a role's admin socket for /readyz; a socket that does not answer is not ready."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(os.path.relpath(socket))
+    except OSError:
+        return False
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        status = await asyncio.wait_for(reader.readline(), 2)
+        return b" 200 " in status
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        writer.close()
+
+
+async def _keep(child: _Child, arguments: list[str], data: Path, stopping: asyncio.Event) -> None:
+    """Restart a role whenever it ends, a little later each time it ends soon again."""
+    backoff = _FIRST_BACKOFF
+    loop = asyncio.get_running_loop()
+    while not stopping.is_set():
+        status = await child.process.wait()
+        if loop.time() - child.started > _READY_DEADLINE:
+            backoff = _FIRST_BACKOFF
+        _log.error("role_ended", ended=child.role, status=status, restart_in_s=backoff)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), backoff)
+            return
+        backoff = min(backoff * 2, _LONGEST_BACKOFF)
+        fresh = await _start(child.role, arguments)
+        os.close(child.lifeline)
+        child.process, child.lifeline, child.started = fresh.process, fresh.lifeline, fresh.started
+        with contextlib.suppress(RoleExitedError, UnavailableError):
+            await _ready(child, data, stopping)
+
+
+async def _stop(child: _Child) -> None:
+    """Ask the role to finish; end it when it does not within the grace."""
+    with contextlib.suppress(OSError):
+        os.close(child.lifeline)
+    if child.process.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        child.process.terminate()
+    try:
+        await asyncio.wait_for(child.process.wait(), _GRACE)
+    except TimeoutError:
+        child.process.kill()
+        await child.process.wait()
+
+
+async def stop_requested(lifeline: int | None) -> None:
+    """Return when SIGTERM or SIGINT arrives, or when the supervisor is gone (its pipe end closes)."""
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    if lifeline is not None:
+        loop.add_reader(lifeline, stopping.set)
+    await stopping.wait()
+    if lifeline is not None:
+        loop.remove_reader(lifeline)

@@ -1,0 +1,71 @@
+"""`doorward up`: run Doorward; the supervisor, or one role of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from doorward.cli.output import Exit, guarded, say
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="The configuration file (doorward.toml).")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `up`."""
+    app.command("up")(guarded(up))
+
+
+def up(
+    config: ConfigOption = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Where data lives (DOORWARD_DATA, default .doorward).")
+    ] = None,
+    role: Annotated[str, typer.Option(help="all, control or gateway.")] = "all",
+    lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run Doorward: gateway, control plane and console, until Ctrl-C."""
+    import asyncio
+
+    from doorward import settings as configuration
+
+    settings = configuration.load(config, data=data)
+    match role:
+        case "all":
+            raise typer.Exit(asyncio.run(_all(settings, config)))
+        case "control":
+            from doorward.app.control import run_control
+
+            asyncio.run(run_control(settings, lifeline=lifeline))
+        case "gateway":
+            import uvloop
+
+            from doorward.app.gateway import run_gateway
+
+            uvloop.run(run_gateway(settings, lifeline=lifeline))
+        case _:
+            say(f"doorward: `{role}` is not a role; write all, control or gateway")
+            raise typer.Exit(Exit.USAGE)
+
+
+async def _all(settings: Settings, config: Path | None) -> int:
+    from doorward.app.supervisor import supervise
+
+    arguments = ["--data", str(settings.data)]
+    if config is not None:
+        arguments += ["--config", str(config.absolute())]
+    scheme = "https" if settings.gateway.tls else "http"
+
+    def announce() -> None:
+        say(f"gateway  {scheme}://{settings.gateway.listen}   (stock clients change only their base URL)")
+        for upstream in settings.upstream:
+            say(f"           /{upstream.name}  ->  {upstream.kind} at {upstream.url}")
+        say(f"console  {'https' if settings.control.tls else 'http'}://{settings.control.listen}")
+        say(f"data     {settings.data}")
+        if not settings.upstream:
+            say("No upstream is protected yet: `doorward protect KIND URL` writes the configuration for one.")
+
+    return await supervise(arguments=arguments, data=settings.data, on_ready=announce)
