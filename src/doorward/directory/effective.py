@@ -1,0 +1,100 @@
+"""What holds of an entity: its stated attributes, with defaults, inheritance and derived values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from doorward.core.model import Entity, EntityUid
+from doorward.directory.names import lineage
+from doorward.directory.vocabulary import ASSETS, DEFAULTS, MAX_SENSITIVITY, NESTING, OWN, PRINCIPALS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from doorward.core.model import Value
+
+    Lookup = Callable[[EntityUid], Entity | None]
+
+_PROJECT: Final = EntityUid.of("Project", "").type
+_ENVIRONMENT: Final = EntityUid.of("Environment", "").type
+
+
+def principal(raw: Entity, lookup: Lookup) -> Entity:
+    """Return a principal with defaults, and with her projects' purposes beside her own."""
+    attrs: dict[str, Value] = {**DEFAULTS[raw.uid.kind], **raw.attrs}
+    if "purposes" in attrs:
+        attrs["purposes"] = _purposes(attrs).union(
+            *(_purposes(project.attrs) for project in _projects(raw, lookup))
+        )
+    return Entity(raw.uid, attrs, raw.parents, raw.tags)
+
+
+def registered_asset(raw: Entity, *, above: Entity | None, lowered: bool, lookup: Lookup) -> Entity:
+    """Return a registered asset under what covers it (`above`, itself effective).
+
+    What it states overrides what it inherits, but it is at least as sensitive as what covers it
+    unless its owner lowered it on record.
+    """
+    inherited = {} if above is None else {k: v for k, v in above.attrs.items() if k not in OWN}
+    upstream = lookup(upstream_of(raw.uid))
+    attrs: dict[str, Value] = {**DEFAULTS[raw.uid.kind], **_placed(upstream), **inherited, **raw.attrs}
+    if above is not None and not lowered:
+        attrs["sensitivity"] = max(sensitivity(attrs), sensitivity(above.attrs))
+    parents = {*raw.parents, upstream_of(raw.uid)}
+    if isinstance(place := attrs.get("environment"), EntityUid):
+        parents.add(place)
+    if above is not None:
+        parents |= {above.uid} if raw.uid.kind in NESTING else above.parents
+    tags = {**above.tags, **raw.tags} if above is not None else raw.tags
+    return Entity(raw.uid, attrs, frozenset(parents), tags)
+
+
+def covered_asset(uid: EntityUid, above: Entity) -> Entity:
+    """Return an object that is not registered itself: it is what its nearest ancestor is."""
+    parents = frozenset({above.uid}) if uid.kind in NESTING else above.parents
+    return Entity(uid, above.attrs, parents, above.tags)
+
+
+def names_above(uid: EntityUid) -> Iterator[EntityUid]:
+    """Yield the same kind's names strictly above an asset, nearest first."""
+    for name in lineage(uid.id):
+        if name != uid.id:
+            yield EntityUid(uid.type, name)
+
+
+def upstream_of(asset: EntityUid) -> EntityUid:
+    """Return the upstream an asset lies in: its name's first segment."""
+    return EntityUid.of("Upstream", asset.id.partition("/")[0])
+
+
+def sensitivity(attrs: Mapping[str, Value]) -> int:
+    """Return the sensitivity; what is absent or no number counts as the highest."""
+    value = attrs.get("sensitivity")
+    return value if isinstance(value, int) and not isinstance(value, bool) else MAX_SENSITIVITY
+
+
+def is_principal(uid: EntityUid) -> bool:
+    """Return whether an entity can act."""
+    return uid.kind in PRINCIPALS
+
+
+def is_asset(uid: EntityUid) -> bool:
+    """Return whether an entity is governed and covered by name."""
+    return uid.kind in ASSETS
+
+
+def _projects(raw: Entity, lookup: Lookup) -> Iterator[Entity]:
+    for parent in raw.parents:
+        if parent.type == _PROJECT and (project := lookup(parent)) is not None:
+            yield project
+
+
+def _purposes(attrs: Mapping[str, Value]) -> frozenset[Value]:
+    value = attrs.get("purposes")
+    return value if isinstance(value, frozenset) else frozenset()
+
+
+def _placed(upstream: Entity | None) -> dict[str, Value]:
+    """Return the environment the upstream is configured for, for assets that state none."""
+    places = [p for p in upstream.parents if p.type == _ENVIRONMENT] if upstream is not None else []
+    return {"environment": places[0]} if len(places) == 1 else {}

@@ -1,0 +1,286 @@
+"""Everything known at one version, immutable: what decisions and credential checks read.
+
+A snapshot holds entities as they were stated; what it hands out is effective (see `effective`):
+defaults filled in, names inherited from what covers them, purposes joined with the projects'.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from doorward.core.errors import ConflictError
+from doorward.core.feed import Delta, Known
+from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
+from doorward.core.model import Entity, EntityUid, Value
+from doorward.core.values import entity_from_json, entity_to_json, uid_from_json
+from doorward.directory import effective
+from doorward.directory.names import lineage
+from doorward.directory.vocabulary import CONTROLS, ENVIRONMENTS, GROUPING
+from doorward.directory.zones import ZoneMap
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+# Enumerated in the schema: they exist without being registered.
+_CONSTANT = {
+    uid: Entity(uid)
+    for kind, names in (("Environment", ENVIRONMENTS), ("Control", CONTROLS))
+    for uid in (EntityUid.of(kind, name) for name in names)
+}
+
+
+class Snapshot:
+    """Answer what is known at `version`. Never changes; `with_delta` makes the next one."""
+
+    __slots__ = (
+        "_by_access_key",
+        "_by_hash",
+        "_certificates",
+        "_effective",
+        "_entities",
+        "_identities",
+        "_jwks",
+        "_keys",
+        "_lowered",
+        "_revoked",
+        "_zone_map",
+        "_zones",
+        "version",
+    )
+
+    def __init__(  # noqa: PLR0913 -- one per table; only `of` and `with_delta` call it
+        self,
+        *,
+        version: int,
+        entities: dict[EntityUid, Entity],
+        keys: dict[str, KeyRecord],
+        identities: dict[tuple[str, str], EntityUid],
+        certificates: dict[str, DeviceCertificate],
+        zones: dict[str, tuple[str, ...]],
+        revoked: frozenset[str],
+        jwks: dict[str, Any],
+        lowered: frozenset[str],
+    ) -> None:
+        """Keep the tables and index the keys; the caller never touches them again."""
+        self.version = version
+        self._entities, self._keys = entities, keys
+        self._identities, self._certificates = identities, certificates
+        self._zones, self._revoked, self._jwks, self._lowered = zones, revoked, jwks, lowered
+        self._by_hash = {key.hash: key for key in keys.values()}
+        self._by_access_key = {key.access_key_id: key for key in keys.values() if key.access_key_id}
+        self._zone_map = ZoneMap(zones)
+        # Filled as asked; bounded by the number of registered entities.
+        self._effective: dict[EntityUid, Entity] = {}
+
+    @classmethod
+    def of(cls, known: Known) -> Snapshot:
+        """Build a snapshot from what the control process sends first."""
+        return cls(
+            version=known.version,
+            entities={e.uid: e for e in map(entity_from_json, known.entities)},
+            keys={key.id: key for key in known.keys},
+            identities={(link.issuer, link.subject): link.principal for link in known.identities},
+            certificates={c.fingerprint: c for c in known.certificates},
+            zones=dict(known.zones),
+            revoked=frozenset(known.revoked_tokens),
+            jwks=known.issuer_jwks,
+            lowered=frozenset(known.lowered),
+        )
+
+    def with_delta(self, delta: Delta) -> Snapshot:
+        """Return the next version; raise ConflictError if `delta` does not follow this one."""
+        if delta.version != self.version + 1:
+            raise ConflictError(
+                f"version {delta.version} does not follow version {self.version}",
+                hint="Ask for the whole state again.",
+            )
+        entities = {e.uid: e for e in map(entity_from_json, delta.entities)}
+        removed = [uid_from_json(uid) for uid in delta.entities_removed]
+        links = {(link.issuer, link.subject): link.principal for link in delta.identities}
+        certificates = {c.fingerprint: c for c in delta.certificates}
+        return Snapshot(
+            version=delta.version,
+            entities=_merged(self._entities, entities, removed),
+            keys=_merged(self._keys, {key.id: key for key in delta.keys}, delta.keys_removed),
+            identities=_merged(self._identities, links, delta.identities_removed),
+            certificates=_merged(self._certificates, certificates, delta.certificates_removed),
+            zones=self._zones if delta.zones is None else dict(delta.zones),
+            revoked=self._revoked.union(delta.tokens_revoked),
+            jwks=self._jwks,
+            lowered=self._lowered if delta.lowered is None else frozenset(delta.lowered),
+        )
+
+    @property
+    def known(self) -> Known:
+        """Return the whole state as it was stated, in one canonical order."""
+        return Known(
+            version=self.version,
+            entities=tuple(entity_to_json(self._entities[uid]) for uid in sorted(self._entities)),
+            keys=tuple(key for _, key in sorted(self._keys.items())),
+            identities=tuple(IdentityLink(*pair, uid) for pair, uid in sorted(self._identities.items())),
+            certificates=tuple(c for _, c in sorted(self._certificates.items())),
+            zones=dict(sorted(self._zones.items())),
+            revoked_tokens=tuple(sorted(self._revoked)),
+            issuer_jwks=self._jwks,
+            lowered=tuple(sorted(self._lowered)),
+        )
+
+    # Entities
+
+    def entity(self, uid: EntityUid) -> Entity | None:
+        """Return a registered entity (effective), None for any other name."""
+        found = self._effective.get(uid)
+        if found is not None:
+            return found
+        raw = self._entities.get(uid)
+        if raw is None:
+            return _CONSTANT.get(uid) or self._key_entity(uid)
+        self._effective[uid] = found = self._make_effective(raw)
+        return found
+
+    def resolve(self, uid: EntityUid) -> Entity | None:
+        """Return what is known of a name: registered, or covered by its nearest registered ancestor.
+
+        Only assets are covered, by path segment and by an ancestor of their own kind. None means
+        unknown, which is denied.
+        """
+        if uid in self._entities or not effective.is_asset(uid):
+            return self.entity(uid)
+        above = self._nearest_above(uid)
+        return None if above is None else effective.covered_asset(uid, above)
+
+    def covering(self, name: str, kinds: tuple[str, ...]) -> EntityUid | None:
+        """Return the registered asset of one of `kinds` with the longest name equal to or above `name`.
+
+        Of two kinds registered under the same name, the one named first in `kinds` is meant.
+        """
+        for candidate in lineage(name):
+            for kind in kinds:
+                uid = EntityUid.of(kind, candidate)
+                if uid in self._entities:
+                    return uid
+        return None
+
+    def closure(self, uids: Iterable[EntityUid]) -> dict[EntityUid, Entity]:
+        """Return these entities with all their ancestors and every entity their attributes name.
+
+        Unknown principals and assets are left out; roles, groups, projects, upstreams and
+        environments exist by being named.
+        """
+        found: dict[EntityUid, Entity] = {}
+        waiting = list(uids)
+        while waiting:
+            uid = waiting.pop()
+            if uid in found:
+                continue
+            entity = self.resolve(uid)
+            if entity is None:
+                if uid.kind not in GROUPING:
+                    continue
+                entity = Entity(uid)
+            found[uid] = entity
+            waiting += entity.parents
+            waiting += _named_in(entity.attrs.values())
+        return found
+
+    def entities(self, kinds: tuple[str, ...]) -> Iterator[Entity]:
+        """Yield the registered entities (effective) of these kinds, in order of their names."""
+        for uid in sorted(uid for uid in self._entities if uid.kind in kinds):
+            found = self.entity(uid)
+            if found is not None:
+                yield found
+
+    def purposes_of(self, principal: EntityUid) -> frozenset[str]:
+        """Return what a principal may use data for: her own purposes and her projects'."""
+        found = self.entity(principal)
+        purposes = found.attrs.get("purposes") if found is not None else None
+        return frozenset(map(str, purposes)) if isinstance(purposes, frozenset) else frozenset()
+
+    # Where a request comes from
+
+    def zone_of(self, ip: str) -> str:
+        """Return the name of the narrowest zone an address lies in, else `unknown`."""
+        return self._zone_map.zone_of(ip)
+
+    # Credentials: the port `CredentialRegistry`
+
+    def key_by_hash(self, digest: str) -> KeyRecord | None:
+        """Return the unrevoked key with this SHA-256 (hex), in constant time; its expiry is not judged."""
+        key = self._by_hash.get(digest)
+        return key if key is not None and hmac.compare_digest(key.hash, digest) else None
+
+    def key_by_access_key_id(self, access_key_id: str) -> KeyRecord | None:
+        """Return the unrevoked key with this S3 access key id; its expiry is not judged."""
+        return self._by_access_key.get(access_key_id)
+
+    def principal_of(self, issuer: str, subject: str) -> EntityUid | None:
+        """Return the principal explicitly linked to (issuer, subject)."""
+        return self._identities.get((issuer, subject))
+
+    def device_of_certificate(self, fingerprint: str, now: datetime) -> EntityUid | None:
+        """Return the active device a certificate (SHA-256 of DER, hex) is bound to and not past `now`."""
+        certificate = self._certificates.get(fingerprint)
+        if certificate is None or now >= certificate.expires or not self.is_active(certificate.device):
+            return None
+        return certificate.device
+
+    def token_revoked(self, jti: str) -> bool:
+        """Return whether a token of the local issuer was revoked."""
+        return jti in self._revoked
+
+    def is_active(self, principal: EntityUid) -> bool:
+        """Return whether the principal is registered and active."""
+        if not effective.is_principal(principal):
+            return False
+        found = self.entity(principal)
+        return found is not None and found.attrs.get("active") is True
+
+    # Inside
+
+    def _make_effective(self, raw: Entity) -> Entity:
+        if effective.is_principal(raw.uid):
+            return effective.principal(raw, self._entities.get)
+        if effective.is_asset(raw.uid):
+            return effective.registered_asset(
+                raw,
+                above=self._nearest_above(raw.uid),
+                lowered=str(raw.uid) in self._lowered,
+                lookup=self._entities.get,
+            )
+        # A project's purposes reach its members; the entity itself has no such attribute.
+        attrs = {k: v for k, v in raw.attrs.items() if (raw.uid.kind, k) != ("Project", "purposes")}
+        return Entity(raw.uid, attrs, raw.parents, raw.tags)
+
+    def _nearest_above(self, uid: EntityUid) -> Entity | None:
+        for name in effective.names_above(uid):
+            if name in self._entities:
+                return self.entity(name)
+        return None
+
+    def _key_entity(self, uid: EntityUid) -> Entity | None:
+        """Return an API key as a governed object: its subject, under the control of keys."""
+        key = self._keys.get(uid.id) if uid.kind == "Key" else None
+        if key is None:
+            return None
+        attrs: Mapping[str, Value] = {"subject": key.subject} if key.subject.kind == "User" else {}
+        return Entity(uid, attrs, frozenset({EntityUid.of("Control", "keys")}))
+
+
+def _merged(table: dict[K, V], changed: Mapping[K, V], removed: Iterable[K]) -> dict[K, V]:
+    gone = set(removed)
+    if not changed and not gone:
+        return table
+    return {**{k: v for k, v in table.items() if k not in gone}, **changed} if gone else {**table, **changed}
+
+
+def _named_in(values: Iterable[Value]) -> Iterator[EntityUid]:
+    for value in values:
+        if isinstance(value, EntityUid):
+            yield value
+        elif isinstance(value, frozenset):
+            yield from _named_in(value)
+        elif isinstance(value, Mapping):
+            yield from _named_in(value.values())
