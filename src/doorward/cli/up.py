@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from doorward.cli.output import Exit, guarded, say
+
+if TYPE_CHECKING:
+    from doorward.settings import Settings
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="The configuration file (doorward.toml).")
