@@ -1,0 +1,22 @@
+"""The management API under /api/v1: one module per noun, each with `router(services)`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from doorward.console.services import Services
+
+MODULES = (
+    "apply", "people", "assets", "devices", "keys", "tokens", "can", "decisions", "admin", "state",
+)  # fmt: skip
+
+
+def routers(services: Services) -> list[APIRouter]:
+    """Build the router of every noun."""
+    present = (name for name in MODULES if find_spec(f"{__name__}.{name}"))
+    return [import_module(f"{__name__}.{name}").router(services) for name in present]
