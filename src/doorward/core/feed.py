@@ -13,13 +13,17 @@ from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
 
 
 class PolicyText(msgspec.Struct, frozen=True):
-    """One admitted policy: its `@id`, Cedar text, and where it stands (`file:line`)."""
+    """One admitted policy: its `@id`, Cedar text, and where it stands (`file:line`).
+
+    `tree` is the same policy as Cedar JSON: what decision points load, so that they never parse text.
+    """
 
     id: str
     text: str
     place: str = ""
     annotations: dict[str, str] = msgspec.field(default_factory=dict)
     effect: str = "permit"
+    tree: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Bundle(msgspec.Struct, frozen=True):
