@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -81,6 +81,8 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True):
     `body` is the whole authorised body when the adapter asked for it. `sees(uid)` decides `view`
     for one name of a listing on the pinned snapshot. `outcome` collects facts for the outcome
     record: the adapter sets `tokens_in`, `tokens_out`, `redactions`, `shown`, `hidden`.
+    `foresees(ask)` decides another ask of the same caller on the pinned snapshot, unrecorded: the
+    obligations it would carry, or None for a deny (an ETag shown by HEAD must fit a later read).
     """
 
     request: Request
@@ -90,6 +92,7 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True):
     obligations: tuple[AnyObligation, ...]
     sees: Callable[[EntityUid], bool]
     outcome: dict[str, int]
+    foresees: Callable[[Ask], tuple[AnyObligation, ...] | None] | None = None
 
 
 class Adapter(Protocol):
@@ -115,6 +118,14 @@ class Adapter(Protocol):
 
     def not_found(self, request: Request, naming: Naming, request_id: str) -> Answer:
         """Return exactly what the upstream answers for a name that does not exist."""
+
+
+@runtime_checkable
+class Refining(Protocol):
+    """Implemented beside Adapter where a name depends on the upstream's state (create or modify?)."""
+
+    async def refine(self, request: Request, naming: Naming, upstream: UpstreamClient) -> Naming:
+        """Return the naming to decide on; called once, after `name` and before the decision."""
 
 
 class UnknownRouteError(Exception):
