@@ -52,9 +52,26 @@ class UnsupportedMediaError(InvalidRequestError):
 
 
 class UnauthenticatedError(DoorwardError):
-    """No credential, or one that does not verify (HTTP 401)."""
+    """No credential, or one that does not verify (HTTP 401).
+
+    `challenge` is the WWW-Authenticate value. `reason` is for the record only, never for the caller.
+    """
 
     code = "unauthenticated"
+
+    def __init__(  # noqa: PLR0913 -- the base's fields and two of its own
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        code: str | None = None,
+        challenge: str = 'Bearer realm="doorward"',
+        reason: str = "",
+    ) -> None:
+        """Keep the challenge for the answer and the reason for the record."""
+        super().__init__(message, hint=hint, code=code)
+        self.challenge = challenge
+        self.reason = reason
 
 
 class DeniedError(DoorwardError):

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 
 import msgspec
 
 from doorward.core.model import EntityUid
+
+
+class Method(StrEnum):
+    """Say how a caller showed who it is; also `context.session.method`."""
+
+    API_KEY = "api-key"
+    SIGNATURE = "s3-signature"
+    TOKEN = "token"
+    CERTIFICATE = "certificate"
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -15,6 +25,7 @@ class Caller(msgspec.Struct, frozen=True):
     `device` is proven only by possession on this request. `bound_purpose` cannot be overridden.
     `credential` is an identifier for records (key id, `jti`), never the secret.
     `expires` is when the credential ends; an open stream ends with it.
+    `issuer` and `subject` are a token's own words; `certificate` is the fingerprint that proved the device.
     """
 
     principal: EntityUid
@@ -29,6 +40,9 @@ class Caller(msgspec.Struct, frozen=True):
     mfa_at: datetime | None = None
     minted: bool = False
     expires: datetime | None = None
+    issuer: str = ""
+    subject: str = ""
+    certificate: str | None = None
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,9 @@ class CredentialRegistry(Protocol):
     def key_by_access_key_id(self, access_key_id: str) -> KeyRecord | None:
         """Return the live key with this S3 access key id."""
 
+    def key_by_id(self, key_id: str) -> KeyRecord | None:
+        """Return the live key with this id."""
+
     def principal_of(self, issuer: str, subject: str) -> EntityUid | None:
         """Return the principal explicitly linked to (issuer, subject)."""
 
