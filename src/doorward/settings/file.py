@@ -60,7 +60,9 @@ def _read(file: Path) -> str:
 
 def _explained(error: ValidationError, file: Path, text: str) -> InvalidConfigError:
     """Turn pydantic's first error into a sentence with file:line and the nearest right key."""
-    first = error.errors(include_url=False, include_input=False)[0]
+    found = error.errors(include_url=False, include_input=False)
+    # A misspelt key also makes the right one missing: the misspelling is what helps.
+    first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
     where = _without_tag(first["loc"])
     line = _line_of(where, text)
     place = f"{file}:{line}" if line else str(file)
