@@ -216,6 +216,10 @@ class Snapshot:
         """Return the unrevoked key with this S3 access key id; its expiry is not judged."""
         return self._by_access_key.get(access_key_id)
 
+    def key_by_id(self, key_id: str) -> KeyRecord | None:
+        """Return the unrevoked key with this id; its expiry is not judged."""
+        return self._keys.get(key_id)
+
     def principal_of(self, issuer: str, subject: str) -> EntityUid | None:
         """Return the principal explicitly linked to (issuer, subject)."""
         return self._identities.get((issuer, subject))
