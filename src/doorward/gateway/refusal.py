@@ -64,21 +64,14 @@ def of_error(error: BaseException, request_id: str) -> Refusal:
 def of_decision(
     decision: Decision, *, principal: EntityUid, action: str, resource: EntityUid, request_id: str
 ) -> Refusal:
-    """Say a denial: the policy's own advice if it has any, then what would let the caller in.
+    """Say a denial: the policy's own advice if it has any, and what would let the caller in.
 
     `decision` must be the explained one: it holds only what this caller may be told.
     """
     said = " ".join(_sentence(text) for text in decision.advice)
-    if not said:
-        said = f"You may not {action} {resource}."
-    # An adapter's native error shows `detail` alone, so the way in must stand there too.
-    ways = [_sentence(change.say) for change in decision.would_allow if change.say]
-    ways = [way for way in dict.fromkeys(ways) if way not in said]
-    if ways:
-        said += " What would let you in: " + " Or: ".join(ways)
     return refusal(
         "denied",
-        said,
+        said or f"You may not {action} {resource}.",
         request_id,
         principal=str(principal),
         action=action,
