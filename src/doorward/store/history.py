@@ -1,0 +1,249 @@
+"""Keep the directory: its state, and every change to it in order, one transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from sqlalchemy import Table, bindparam, delete, insert, select, update
+
+from doorward.core.errors import ConflictError
+from doorward.core.feed import Delta, Known
+from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
+from doorward.core.values import uid_from_json
+from doorward.store import tables
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from doorward.store.database import Database
+
+    Rows = Sequence[dict[str, Any]]
+
+_ONE: Final = 1
+
+
+class Lowering(msgspec.Struct, frozen=True):
+    """State that an asset may be less sensitive than what covers it, and who said why."""
+
+    asset: str
+    operator: str
+    reason: str
+    time: datetime
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One change to the directory, with what a delta does not tell.
+
+    `declared` lists identities (issuer, subject) and certificates (fingerprint,) that a file states.
+    `certificates_revoked` are kept as revoked rather than forgotten; `tokens` are (jti, expires).
+    """
+
+    delta: Delta
+    time: datetime
+    operator: str
+    declared: frozenset[tuple[str, ...]] = frozenset()
+    certificates_revoked: frozenset[str] = frozenset()
+    tokens: tuple[tuple[str, datetime], ...] = ()
+    lowerings: tuple[Lowering, ...] = ()
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """The stored state: what gateways may know, and what only administration needs."""
+
+    known: Known
+    declared: frozenset[tuple[str, ...]]
+    certificates_revoked: frozenset[str]
+
+
+class SqlHistory:
+    """Keep the directory in SQL."""
+
+    def __init__(self, database: Database) -> None:
+        """Take an open database."""
+        self._database = database
+
+    def load(self, now: datetime) -> Loaded:
+        """Return the state at the newest version; tokens that expired by `now` are left out."""
+        with self._database.read() as connection:
+            return _load(connection, now)
+
+    def append(self, entry: Entry) -> None:
+        """Write one change; raise ConflictError if the stored state is not the one it was made for."""
+        with self._database.write() as connection:
+            _advance(connection, entry.delta.version)
+            _write_entities(connection, entry.delta)
+            _write_credentials(connection, entry)
+            _write_rest(connection, entry)
+            _forget_accounts(connection, entry.delta)
+
+    def changes(self, *, after: int = 0, limit: int = 1000) -> list[tuple[int, datetime, str, Delta]]:
+        """Return (version, time, operator, delta) of the changes after a version, oldest first."""
+        columns = tables.changes.c
+        query = select(tables.changes).where(columns.version > after).order_by(columns.version).limit(limit)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return [(r.version, r.time, r.operator, msgspec.convert(r.delta, Delta)) for r in rows]
+
+
+def _load(connection: Connection, now: datetime) -> Loaded:
+    links = connection.execute(select(tables.identities)).all()
+    bound = connection.execute(select(tables.certificates)).all()
+    live = select(tables.revoked_tokens.c.jti).where(tables.revoked_tokens.c.expires > now)
+    known = Known(
+        version=connection.execute(select(tables.directory_version.c.version)).scalar_one(),
+        entities=tuple(
+            {
+                "uid": {"type": r.type, "id": r.id},
+                "attrs": r.attrs,
+                "parents": r.parents,
+                **({"tags": r.tags} if r.tags else {}),
+            }
+            for r in connection.execute(select(tables.entities))
+        ),
+        keys=tuple(map(_key, connection.execute(select(tables.api_keys)).mappings())),
+        identities=tuple(IdentityLink(r.issuer, r.subject, r.principal) for r in links),
+        certificates=tuple(
+            DeviceCertificate(r.fingerprint, r.device, r.expires) for r in bound if r.revoked is None
+        ),
+        zones={r.name: tuple(r.networks) for r in connection.execute(select(tables.zones))},
+        revoked_tokens=tuple(connection.execute(live).scalars()),
+        lowered=tuple(connection.execute(select(tables.lowered_assets.c.asset)).scalars()),
+    )
+    declared = {(r.issuer, r.subject) for r in links if r.declared}
+    return Loaded(
+        known=known,
+        declared=frozenset({*declared, *((r.fingerprint,) for r in bound if r.declared)}),
+        certificates_revoked=frozenset(r.fingerprint for r in bound if r.revoked is not None),
+    )
+
+
+def _key(row: Any) -> KeyRecord:
+    return KeyRecord(
+        **{
+            **row,
+            "networks": tuple(row["networks"]),
+            "access_key_id": row["access_key_id"] or "",
+        }
+    )
+
+
+def _advance(connection: Connection, version: int) -> None:
+    """Claim the next version; another process that wrote meanwhile makes this one fail."""
+    current = tables.directory_version
+    claimed = connection.execute(
+        update(current).where(current.c.one == _ONE, current.c.version == version - 1).values(version=version)
+    )
+    if claimed.rowcount != 1:
+        raise ConflictError(
+            f"the directory is no longer at version {version - 1}",
+            hint="Another process changed it. Run one control process per data directory.",
+        )
+
+
+def _replace(connection: Connection, table: Table, rows: Rows, gone: Rows) -> None:
+    """Delete `gone` and the keys of `rows`, then insert `rows`: an upsert every database knows."""
+    keys = [column.name for column in table.primary_key]
+    for_key = delete(table).where(*(table.c[key] == bindparam(f"k_{key}") for key in keys))
+    doomed = [{f"k_{key}": row[key] for key in keys} for row in (*gone, *rows)]
+    if doomed:
+        connection.execute(for_key, doomed)
+    if rows:
+        connection.execute(insert(table), list(rows))
+
+
+def _write_entities(connection: Connection, delta: Delta) -> None:
+    rows = [
+        {
+            "type": e["uid"]["type"],
+            "id": e["uid"]["id"],
+            "attrs": e.get("attrs", {}),
+            "parents": e.get("parents", []),
+            "tags": e.get("tags", {}),
+        }
+        for e in delta.entities
+    ]
+    _replace(connection, tables.entities, rows, delta.entities_removed)
+
+
+def _write_credentials(connection: Connection, entry: Entry) -> None:
+    delta = entry.delta
+    keys = [
+        {
+            **{name: getattr(key, name) for name in ("id", "hash", "generation", "subject", "device")},
+            **{name: getattr(key, name) for name in ("purpose", "created", "expires")},
+            "access_key_id": key.access_key_id or None,
+            "networks": list(key.networks),
+        }
+        for key in delta.keys
+    ]
+    _replace(connection, tables.api_keys, keys, [{"id": key} for key in delta.keys_removed])
+    links = [
+        {
+            "issuer": link.issuer,
+            "subject": link.subject,
+            "principal": link.principal,
+            "declared": (link.issuer, link.subject) in entry.declared,
+        }
+        for link in delta.identities
+    ]
+    unlinked = [{"issuer": issuer, "subject": subject} for issuer, subject in delta.identities_removed]
+    _replace(connection, tables.identities, links, unlinked)
+    bound = [
+        {
+            "fingerprint": c.fingerprint,
+            "device": c.device,
+            "expires": c.expires,
+            "declared": (c.fingerprint,) in entry.declared,
+        }
+        for c in delta.certificates
+    ]
+    forgotten = set(delta.certificates_removed) - entry.certificates_revoked
+    _replace(connection, tables.certificates, bound, [{"fingerprint": f} for f in sorted(forgotten)])
+    column = tables.certificates.c.fingerprint
+    for fingerprint in sorted(entry.certificates_revoked):
+        connection.execute(
+            update(tables.certificates).where(column == fingerprint).values(revoked=entry.time)
+        )
+
+
+def _write_rest(connection: Connection, entry: Entry) -> None:
+    delta = entry.delta
+    if delta.zones is not None:
+        connection.execute(delete(tables.zones))
+        rows = [{"name": name, "networks": list(networks)} for name, networks in delta.zones.items()]
+        _replace(connection, tables.zones, rows, ())
+    if entry.tokens:
+        over = tables.revoked_tokens.c.expires <= entry.time
+        connection.execute(delete(tables.revoked_tokens).where(over))
+        tokens = [{"jti": jti, "expires": expires} for jti, expires in entry.tokens]
+        _replace(connection, tables.revoked_tokens, tokens, ())
+    if delta.lowered is not None:
+        kept = tables.lowered_assets.c.asset
+        connection.execute(delete(tables.lowered_assets).where(kept.not_in(delta.lowered)))
+        lowerings = [msgspec.structs.asdict(lowering) for lowering in entry.lowerings]
+        _replace(connection, tables.lowered_assets, lowerings, ())
+    connection.execute(
+        insert(tables.changes).values(
+            version=delta.version,
+            time=entry.time,
+            operator=entry.operator,
+            delta=msgspec.to_builtins(_without_secrets(delta)),
+        )
+    )
+
+
+def _without_secrets(delta: Delta) -> Delta:
+    """Take derived secrets out: they are never stored."""
+    keys = tuple(msgspec.structs.replace(key, s3_secret=None) for key in delta.keys)
+    return msgspec.structs.replace(delta, keys=keys)
+
+
+def _forget_accounts(connection: Connection, delta: Delta) -> None:
+    """Take away the console from users that are gone, so that a new one of that name starts afresh."""
+    gone: Iterable[Any] = map(uid_from_json, delta.entities_removed)
+    for uid in gone:
+        for table in (tables.passkeys, tables.sessions):
+            connection.execute(delete(table).where(table.c.principal == uid))
