@@ -101,12 +101,18 @@ async def admit(request: Request, rule: Rule) -> Actor:
     return actor
 
 
-async def authenticate(request: Request, services: Services) -> tuple[Actor, ConsoleSession | None]:
-    """Return who asks: the socket's peer, or the browser session; raise UnauthenticatedError."""
+async def authenticate(
+    request: Request, services: Services, *, touch: bool = True
+) -> tuple[Actor, ConsoleSession | None]:
+    """Return who asks: the socket's peer, or the browser session; raise UnauthenticatedError.
+
+    With `touch` the session counts as used, which puts off its idle end.
+    """
     uid = peer_uid(request)
     if uid is not None:
         return Actor(f"operator:{uid}", None, "socket"), None
-    session = await asyncio.to_thread(sessions.current, services, sessions.token_of(request))
+    token = sessions.token_of(request)
+    session = await asyncio.to_thread(sessions.current, services, token, touch=touch)
     if session is None:
         raise UnauthenticatedError(
             "this needs a session and there is none",

@@ -1,0 +1,128 @@
+"""The control plane's web application: management API, console pages, health, public key material."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from doorward import __version__
+from doorward.console import api, doors, health, pages, problems, wellknown
+from doorward.console.authorise import request_id
+from doorward.console.guard import Guard
+from doorward.console.render import STATIC, page, require_vendored
+from doorward.core.errors import DoorwardError, UnauthenticatedError
+
+if TYPE_CHECKING:
+    from doorward.console.services import Services
+
+API = "/api/v1"
+# Every route that is not governed; a test compares this list with the application's routes.
+PUBLIC = frozenset(
+    {
+        "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs",
+        "/jwks", "/.well-known/oauth-authorization-server",
+        "/enrol", "/enrol/options", "/enrol/finish",
+        "/open", "/open/redeem",
+        "/sign-in", "/sign-in/options", "/sign-in/finish", "/sign-out",
+        "/static",
+    }
+)  # fmt: skip
+_SAID = {
+    HTTPStatus.NOT_FOUND: "there is nothing at this address",
+    HTTPStatus.METHOD_NOT_ALLOWED: "this address does not take that method",
+}
+
+
+def build(services: Services, *, api_routers: Sequence[APIRouter] | None = None) -> FastAPI:
+    """Build the application; `api_routers` replaces the default nouns under /api/v1.
+
+    Raises InvalidConfigError when the console's scripts and fonts have not been built.
+    """
+    require_vendored()
+    app = FastAPI(
+        title="Doorward control plane",
+        version=__version__,
+        description="Everything the console and the command line do.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.services = services
+    for router in api.routers(services) if api_routers is None else api_routers:
+        app.include_router(router, prefix=API)
+    for part in (health, wellknown, doors, pages):
+        app.include_router(part.router(services))
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.add_exception_handler(DoorwardError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_middleware(Guard, settings=services.settings, ids=services.ids)
+    return app
+
+
+def _on_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, DoorwardError):
+        raise error
+    answer = _answer(
+        request,
+        problems.status_of(error),
+        error.message,
+        error.hint,
+        lambda: problems.of_error(error, request_id(request)),
+    )
+    if isinstance(error, UnauthenticatedError) and request.url.path.startswith(API):
+        answer.headers["WWW-Authenticate"] = error.challenge
+    return answer
+
+
+def _on_invalid(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    told = problems.of_validation(error, request_id(request))
+    return _answer(
+        request, HTTPStatus.BAD_REQUEST, "the address or form holds a value it cannot", "", lambda: told
+    )
+
+
+def _on_http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    status = HTTPStatus(error.status_code)
+    detail = _SAID.get(status, str(error.detail))
+    answer = _answer(
+        request,
+        status,
+        detail,
+        "",
+        lambda: problems.problem(status, detail=detail, request_id=request_id(request)),
+    )
+    for name, value in (error.headers or {}).items():
+        answer.headers[name] = value
+    return answer
+
+
+def _answer(
+    request: Request, status: int, detail: str, hint: str, as_problem: Callable[[], Response]
+) -> Response:
+    """Answer a program with a problem document and a person with a page (or the sign-in page)."""
+    if not _is_for_people(request):
+        return as_problem()
+    sign_in = status == HTTPStatus.UNAUTHORIZED
+    if sign_in and "hx-request" in request.headers:
+        return Response(status_code=status, headers={"HX-Redirect": "/sign-in"})
+    if sign_in:
+        return RedirectResponse("/sign-in", HTTPStatus.SEE_OTHER)
+    values: dict[str, Any] = {"detail": detail, "hint": hint, "request_id": request_id(request)}
+    return page(request, "error.html", status, title=HTTPStatus(status).phrase, **values)
+
+
+def _is_for_people(request: Request) -> bool:
+    own_page = not request.url.path.startswith((API, "/.well-known"))
+    return own_page and request.method in {"GET", "HEAD"} and "text/html" in request.headers.get("accept", "")

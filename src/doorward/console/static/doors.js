@@ -1,0 +1,57 @@
+// Enrol by link, open by link, sign in with a passkey. The token of a link stays out of every address.
+
+const status = document.querySelector("#status");
+const button = document.querySelector("[data-door]");
+const token = location.hash.slice(1);
+if (token) history.replaceState(null, "", location.pathname);
+
+async function post(path, body) {
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body ?? {}),
+  });
+  if (answer.status === 204) return null;
+  const content = await answer.json();
+  if (!answer.ok) throw new Error([content.detail, content.hint].filter(Boolean).join(". "));
+  return content;
+}
+
+const doors = {
+  async enrol() {
+    const options = await post("/enrol/options", { token });
+    const publicKey = PublicKeyCredential.parseCreationOptionsFromJSON(options);
+    const credential = await navigator.credentials.create({ publicKey });
+    await post("/enrol/finish", { token, credential: credential.toJSON() });
+  },
+  async "sign-in"() {
+    const options = await post("/sign-in/options");
+    const publicKey = PublicKeyCredential.parseRequestOptionsFromJSON(options);
+    const credential = await navigator.credentials.get({ publicKey });
+    await post("/sign-in/finish", { credential: credential.toJSON() });
+  },
+  async open() {
+    await post("/open/redeem", { token });
+  },
+};
+
+async function go() {
+  button.disabled = true;
+  status.textContent = "";
+  status.classList.remove("bad");
+  try {
+    await doors[button.dataset.door]();
+    location.assign("/");
+  } catch (error) {
+    button.disabled = false;
+    status.classList.add("bad");
+    status.textContent = error.name === "NotAllowedError" ? "The passkey was not used: cancelled, or it took too long." : error.message;
+  }
+}
+
+button.addEventListener("click", go);
+if (button.dataset.door !== "sign-in" && !token) {
+  button.disabled = true;
+  status.classList.add("bad");
+  status.textContent = "This address lacks the link's secret. Copy the whole link, to its last character.";
+}

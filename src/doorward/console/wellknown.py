@@ -1,0 +1,48 @@
+"""What anyone may read: the local issuer's keys and metadata, and the API's description."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request, Response
+
+from doorward.console.render import page
+
+if TYPE_CHECKING:
+    from doorward.console.services import Services
+
+
+def router(services: Services) -> APIRouter:
+    """Build the public routes that describe this installation's interfaces."""
+    routes = APIRouter()
+
+    @routes.get("/jwks", tags=["issuer"])
+    def jwks() -> dict[str, Any]:
+        """Return the local issuer's public keys (RFC 7517)."""
+        return dict(services.issuer.jwks())
+
+    @routes.get("/.well-known/oauth-authorization-server", tags=["issuer"])
+    def metadata() -> dict[str, Any]:
+        """Return the local issuer's metadata (RFC 8414)."""
+        return dict(services.issuer.metadata())
+
+    @routes.get("/docs", include_in_schema=False)
+    def docs(request: Request) -> Response:
+        """List the management API, from its own description; loads nothing from elsewhere."""
+        return page(request, "docs.html", operations=operations(request.app.openapi()))
+
+    return routes
+
+
+def operations(document: dict[str, Any]) -> list[dict[str, str]]:
+    """Return method, path and summary of everything an OpenAPI document describes."""
+    return [
+        {
+            "method": method.upper(),
+            "path": path,
+            "say": str(operation.get("description") or operation.get("summary", "")).split("\n")[0],
+            "tag": str((operation.get("tags") or ["api"])[0]),
+        }
+        for path, methods in document.get("paths", {}).items()
+        for method, operation in methods.items()
+    ]
