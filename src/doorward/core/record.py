@@ -88,3 +88,15 @@ class AdminRecord(Record, frozen=True, kw_only=True):
     resource: str
     detail: str = ""
     changes: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class LogRecord(Record, frozen=True, kw_only=True):
+    """State what befell the log itself (`kind` = `log`): opened, torn tail cut, space came back.
+
+    `event` is `opened`, `healed`, `lost`, `unclaimed`, or what recovery found broken: `tail_lost`,
+    `tail_changed`, `tail_added`, `head_lost`.
+    """
+
+    event: str
+    detail: str = ""
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
