@@ -1,0 +1,240 @@
+"""Turn the credential of a request into its caller: who asks, from which device, until when."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from doorward.core.clock import Clock
+from doorward.core.errors import InvalidRequestError
+from doorward.core.identity import Caller, KeyRecord, Method
+from doorward.core.model import EntityUid
+from doorward.core.ports import CredentialRegistry
+from doorward.core.wire import Peer, Request
+from doorward.identity import api_keys, credential, refusals, sigv4
+from doorward.identity.access_tokens import TokenVerifier
+from doorward.identity.claims import VerifiedToken
+from doorward.identity.credential import Kind
+from doorward.identity.fetching import HttpFetcher
+from doorward.identity.issuer_keys import FedKeys, Fetch
+from doorward.identity.strict_jose import TokenFaultError
+from doorward.settings import IssuerSettings
+
+# A sign-in nobody vouches for counts as the oldest there is, so no rule about age takes it for fresh.
+_UNKNOWN_SIGN_IN = datetime.fromtimestamp(0, UTC)
+
+
+class Authenticator:
+    """Verify who a request comes from. One per gateway process; safe within one event loop."""
+
+    def __init__(  # noqa: PLR0913 -- what the composition root wires, by name
+        self,
+        registry: Callable[[], CredentialRegistry],
+        issuers: Sequence[IssuerSettings],
+        local_issuer_jwks: Callable[[], Mapping[str, Any]],
+        clock: Clock,
+        audience: str,
+        *,
+        test_minting: bool = False,
+        fetch: Fetch | None = None,
+    ) -> None:
+        """Read `registry` and `local_issuer_jwks` afresh each time.
+
+        `audience` is what the local issuer's tokens must be for; other issuers have their own.
+        Raises InvalidConfigError for an issuer that cannot be trusted.
+        """
+        self._registry, self._clock, self._test_minting = registry, clock, test_minting
+        self._local = FedKeys(local_issuer_jwks)
+        self._fetcher = HttpFetcher()
+        self._tokens = TokenVerifier(
+            issuers, local=self._local, audience=audience, clock=clock, fetch=fetch or self._fetcher
+        )
+
+    async def authenticate(self, request: Request) -> Caller:
+        """Return the verified caller of a request.
+
+        Raises UnauthenticatedError (401) with `.challenge` for the caller and `.reason` for the
+        record; InvalidRequestError (400) for more than one credential, or two that disagree.
+        """
+        # 1. At most one credential, in one place, in one reading.
+        found = credential.find(request)
+        # 2. The credential verifies, by its kind.
+        caller = None if found is None else await self._verified(found, request)
+        # 3. A client certificate shown on this very request proves its device, or stands for itself.
+        caller = self._with_device(caller, request.peer)
+        # 4. Whoever it is, is known and active now.
+        if not self._registry().is_active(caller.principal):
+            raise self._refusal(caller.method)("subject_inactive")
+        return caller
+
+    def still_valid(self, caller: Caller) -> bool:
+        """Return whether what let a caller in still would, at this moment, without waiting."""
+        registry, now = self._registry(), self._clock.now()
+        if caller.expires is not None and now >= caller.expires:
+            return False
+        if not registry.is_active(caller.principal):
+            return False
+        return self._credential_stands(caller, registry, now) and _device_stands(caller, registry, now)
+
+    async def close(self) -> None:
+        """Stop fetching and close connections to issuers."""
+        await self._tokens.close()
+        await self._fetcher.close()
+
+    # Step 2, by kind
+
+    async def _verified(self, found: credential.Credential, request: Request) -> Caller:
+        match found.kind:
+            case Kind.KEY:
+                return self._caller_of_key(found.text, request.peer)
+            case Kind.SIGNATURE:
+                return self._caller_of_signature(request)
+            case Kind.TOKEN:
+                return await self._caller_of_token(found.text, request.peer)
+
+    def _caller_of_key(self, text: str, peer: Peer) -> Caller:
+        # 2.1 Form and checksum are a key's. 2.2 Its hash is known. 2.3 It may be used now, from there.
+        digest = api_keys.digest_of(text)
+        record = None if digest is None else self._registry().key_by_hash(digest)
+        if record is None or digest is None or not hmac.compare_digest(record.hash, digest):
+            raise refusals.key_refused("key_malformed" if digest is None else "key_unknown")
+        return self._caller_of_record(record, peer, Method.API_KEY)
+
+    def _caller_of_signature(self, request: Request) -> Caller:
+        signed = sigv4.verify(request, self._registry(), self._clock)
+        # The key behind the signature obeys the same rules as one shown openly.
+        record = self._registry().key_by_id(signed.credential)
+        if record is None or record.subject != signed.principal:
+            raise refusals.key_refused("key_unknown")
+        caller = self._caller_of_record(record, request.peer, Method.SIGNATURE)
+        ends = [end for end in (caller.expires, signed.expires) if end is not None]
+        return msgspec.structs.replace(caller, expires=min(ends, default=None))
+
+    def _caller_of_record(self, record: KeyRecord, peer: Peer, method: Method) -> Caller:
+        registry = self._registry()
+        fault = api_keys.fault_of(record, ip=peer.ip, now=self._clock.now(), registry=registry)
+        if fault is not None:
+            raise refusals.key_refused(fault)
+        return api_keys.caller_of(record, method)
+
+    async def _caller_of_token(self, text: str, peer: Peer) -> Caller:
+        # 2.1 The token verifies (RFC 9068). The registry is read after this wait, never before it.
+        try:
+            token = await self._tokens.verify(text)
+        except TokenFaultError as fault:
+            raise refusals.token_refused(str(fault)) from None
+        registry = self._registry()
+        # 2.2 It was not revoked. 2.3 What it is bound to was shown.
+        if registry.token_revoked(token.jti):
+            raise refusals.token_refused("token_revoked")
+        if token.certificate is not None and token.certificate != _thumbprint(peer):
+            raise refusals.token_refused("bound_to_a_certificate_not_shown")
+        # 2.4 Its (issuer, subject) is linked to a principal; never by e-mail or name.
+        principal = token.principal or registry.principal_of(token.issuer, token.subject)
+        if principal is None:
+            raise refusals.not_linked()
+        return self._caller_of(token, principal)
+
+    def _caller_of(self, token: VerifiedToken, principal: EntityUid) -> Caller:
+        caller = Caller(
+            principal=principal,
+            credential=token.jti,
+            method=Method.TOKEN,
+            bound_purpose=token.purpose,
+            acr=token.acr,
+            signed_in_at=token.signed_in_at or _UNKNOWN_SIGN_IN,
+            mfa_at=token.mfa_at,
+            minted=token.minted,
+            expires=token.expires,
+            issuer=token.issuer,
+            subject=token.subject,
+        )
+        return self._with_test_claims(caller, token) if self._test_minting and token.minted else caller
+
+    def _with_test_claims(self, caller: Caller, token: VerifiedToken) -> Caller:
+        # Only here does a token say MFA or device without proof; `minted` tells every policy so.
+        device = None if token.minted_device is None else EntityUid.of("Device", token.minted_device)
+        if device is not None and not self._registry().is_active(device):
+            raise refusals.token_refused("device_inactive")
+        mfa_at = token.issued if token.minted_mfa else None
+        return msgspec.structs.replace(caller, mfa_at=mfa_at, device=device, device_proven=device is not None)
+
+    # Step 3
+
+    def _with_device(self, caller: Caller | None, peer: Peer) -> Caller:
+        if peer.certificate is None:
+            if caller is None:
+                raise refusals.no_credential()
+            return caller
+        # 3.1 The certificate is bound to an active device, now; TLS alone cannot know.
+        fingerprint = hashlib.sha256(peer.certificate).hexdigest()
+        registry, now = self._registry(), self._clock.now()
+        device = registry.device_of_certificate(fingerprint, now)
+        if device is None or not registry.is_active(device):
+            raise refusals.certificate_refused("certificate_unknown_or_revoked")
+        # 3.2 Alone, it is the device that asks.
+        if caller is None:
+            return Caller(
+                principal=device,
+                credential=fingerprint,
+                method=Method.CERTIFICATE,
+                device=device,
+                device_proven=True,
+                certificate=fingerprint,
+            )
+        # 3.3 With a credential bound to a device, both must mean the same one.
+        if caller.device is not None and caller.device != device:
+            raise InvalidRequestError(
+                "the credential belongs to another device than the client certificate",
+                hint="Use the key made for this device, or the certificate of the other one.",
+            )
+        return msgspec.structs.replace(caller, device=device, device_proven=True, certificate=fingerprint)
+
+    # Open streams
+
+    def _credential_stands(self, caller: Caller, registry: CredentialRegistry, now: datetime) -> bool:
+        match caller.method:
+            case Method.CERTIFICATE:
+                return caller.certificate is not None
+            case Method.TOKEN:
+                if registry.token_revoked(caller.credential):
+                    return False
+                if caller.issuer == self._local.issuer:
+                    return True
+                return registry.principal_of(caller.issuer, caller.subject) == caller.principal
+        record = registry.key_by_id(caller.credential)
+        if record is None or record.subject != caller.principal:
+            return False
+        return record.expires is None or now < record.expires
+
+    def _refusal(self, method: str) -> Callable[[str], Exception]:
+        match method:
+            case Method.TOKEN:
+                return refusals.token_refused
+            case Method.CERTIFICATE:
+                return refusals.certificate_refused
+        return refusals.key_refused
+
+
+def _device_stands(caller: Caller, registry: CredentialRegistry, now: datetime) -> bool:
+    if caller.device is None:
+        return True
+    if not registry.is_active(caller.device):
+        return False
+    if caller.certificate is None:
+        return not caller.device_proven or caller.minted
+    return registry.device_of_certificate(caller.certificate, now) == caller.device
+
+
+def _thumbprint(peer: Peer) -> str | None:
+    """Return the RFC 8705 thumbprint of the client certificate: base64url of its SHA-256."""
+    if peer.certificate is None:
+        return None
+    digest = hashlib.sha256(peer.certificate).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")

@@ -1,0 +1,169 @@
+"""The claims of an access token that count, and nothing else it says (RFC 9068, 2.2; RFC 7519, 4.1)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from doorward.core.errors import InvalidRequestError
+from doorward.core.model import EntityUid
+from doorward.identity.strict_jose import TokenFaultError
+
+SKEW = 60  # seconds a foreign clock may be off
+PRIVATE = "doorward"  # the local issuer's own claims, believed from no other issuer
+_LAST_TIME = 253_402_300_799  # 9999-12-31T23:59:59Z
+_MAX_TEXT = 255
+_VISIBLE = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
+# Authentication context classes that mean more than one factor: NIST SP 800-63B, OpenID EAP, PAPE, REFEDS.
+_MFA_ACR = frozenset({
+    "aal2", "aal3", "phr", "phrh", "https://refeds.org/profile/mfa",
+    "http://schemas.openid.net/pape/policies/2007/06/multi-factor",
+})  # fmt: skip
+_PRINCIPALS = frozenset({"User", "Service", "Agent"})
+
+
+class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verified token says. `principal` is set by the local issuer only; others are looked up.
+
+    `certificate` is the SHA-256 (base64url) of the client certificate the token is bound to (RFC 8705).
+    """
+
+    issuer: str
+    subject: str
+    jti: str
+    client_id: str
+    expires: datetime
+    principal: EntityUid | None = None
+    acr: str = ""
+    signed_in_at: datetime | None = None
+    mfa_at: datetime | None = None
+    certificate: str | None = None
+    purpose: str | None = None
+    minted: bool = False
+    minted_mfa: bool = False
+    minted_device: str | None = None
+    issued: datetime
+
+
+def read(  # noqa: PLR0913 -- the claims, and what each is held against
+    payload: Mapping[str, Any],
+    *,
+    issuer: str,
+    audience: str,
+    now: datetime,
+    leeway: int,
+    trust: frozenset[str],
+    local: bool,
+) -> VerifiedToken:
+    """Check and pick the claims of a token whose signature holds; raise TokenFaultError."""
+    # 9. It is for us and for no one else: a token for several audiences could be replayed by another.
+    if payload.get("aud") not in (audience, [audience]):
+        raise TokenFaultError("audience_wrong")
+    # 10. It has begun and not ended; all times are whole seconds.
+    expires = _lifetime(payload, now, leeway)
+    # 11. It says whose it is, through which client, and which token it is.
+    subject, client = _text(payload, "sub"), _text(payload, "client_id")
+    jti = payload.get("jti")
+    if not isinstance(jti, str) or not _VISIBLE.fullmatch(jti):
+        raise TokenFaultError("jti_invalid")
+    # 12. A chain of delegation means that several must be allowed; until it is decided so, it is refused.
+    if "act" in payload:
+        raise TokenFaultError("delegation_not_supported")
+    token = VerifiedToken(
+        issuer=issuer,
+        subject=subject,
+        jti=jti,
+        client_id=client,
+        expires=expires,
+        issued=_time(payload, "iat"),
+        # 13. A token bound to a key is worth nothing without it.
+        certificate=_bound_certificate(payload),
+    )
+    # 14. How the caller signed in, as far as this issuer is believed.
+    return _with_local_claims(token, payload) if local else _with_sign_in(token, payload, now, trust)
+
+
+def _time(payload: Mapping[str, Any], name: str) -> datetime:
+    value = payload.get(name)
+    if type(value) is not int or not 0 <= value <= _LAST_TIME - SKEW:
+        raise TokenFaultError(f"{name}_invalid")
+    return datetime.fromtimestamp(value, UTC)
+
+
+def _lifetime(payload: Mapping[str, Any], now: datetime, leeway: int) -> datetime:
+    skew = timedelta(seconds=SKEW)
+    ends = _time(payload, "exp") + timedelta(seconds=leeway)
+    if now >= ends + timedelta(seconds=1 if leeway else 0):
+        raise TokenFaultError("token_expired")
+    if _time(payload, "iat") > now + skew:
+        raise TokenFaultError("issued_in_the_future")
+    if "nbf" in payload and _time(payload, "nbf") > now + skew:
+        raise TokenFaultError("not_yet_valid")
+    return ends
+
+
+def _text(payload: Mapping[str, Any], name: str) -> str:
+    value = payload.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT:
+        raise TokenFaultError(f"{name}_invalid")
+    return value
+
+
+def _bound_certificate(payload: Mapping[str, Any]) -> str | None:
+    if "cnf" not in payload:
+        return None
+    match payload["cnf"]:
+        case {"x5t#S256": str(thumbprint), **others} if not others and _THUMBPRINT.fullmatch(thumbprint):
+            return thumbprint
+    raise TokenFaultError("bound_to_a_key_not_shown")
+
+
+def _with_sign_in(
+    token: VerifiedToken, payload: Mapping[str, Any], now: datetime, trust: frozenset[str]
+) -> VerifiedToken:
+    signed_in = _time(payload, "auth_time") if "auth_time" in trust and "auth_time" in payload else None
+    if signed_in is not None and signed_in > now + timedelta(seconds=SKEW):
+        raise TokenFaultError("auth_time_in_the_future")
+    acr = payload.get("acr", "") if "acr" in trust else ""
+    amr = payload.get("amr", []) if "amr" in trust else []
+    if not isinstance(acr, str) or len(acr) > _MAX_TEXT or not isinstance(amr, list):
+        raise TokenFaultError("sign_in_claims_invalid")
+    # RFC 8176: only `mfa` says that several factors were used. When is part of it: no time, no MFA.
+    several = "mfa" in amr or acr in _MFA_ACR
+    return msgspec.structs.replace(
+        token, acr=acr, signed_in_at=signed_in, mfa_at=signed_in if several else None
+    )
+
+
+def _with_local_claims(token: VerifiedToken, payload: Mapping[str, Any]) -> VerifiedToken:
+    own = payload.get(PRIVATE, {})
+    try:
+        principal = EntityUid.parse(token.subject)
+        stated = msgspec.convert(own, PrivateClaims)
+    except (InvalidRequestError, msgspec.ValidationError) as reason:
+        raise TokenFaultError("local_claims_invalid") from reason
+    if principal.kind not in _PRINCIPALS:
+        raise TokenFaultError("local_claims_invalid")
+    return msgspec.structs.replace(
+        token,
+        principal=principal,
+        signed_in_at=token.issued,
+        purpose=stated.purpose,
+        minted=stated.minted,
+        minted_mfa=stated.mfa,
+        minted_device=stated.device,
+    )
+
+
+class PrivateClaims(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the local issuer adds under `doorward`. `mfa` and `device` count only under test_minting."""
+
+    minted: bool = False
+    purpose: str | None = None
+    mfa: bool = False
+    device: str | None = None

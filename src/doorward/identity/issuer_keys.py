@@ -1,0 +1,178 @@
+"""The keys of each trusted issuer: fetched and cached for identity providers, fed for our own issuer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import structlog
+
+from doorward.core.clock import Clock
+from doorward.core.errors import DoorwardError, InvalidConfigError, UnavailableError
+from doorward.identity.key_sets import KeySet, VerificationKey, read_key_set
+from doorward.identity.strict_jose import TokenFaultError, read_object
+from doorward.settings import is_loopback
+
+Fetch = Callable[[str], Awaitable[bytes]]
+
+UNKNOWN_KEY_INTERVAL = 5.0  # seconds between refreshes that tokens with unknown keys can cause
+RETRY_INTERVAL = 2.0  # seconds between attempts while an issuer cannot be reached
+_log = structlog.get_logger()
+
+
+class KeySource(Protocol):
+    """Give one issuer's verification keys."""
+
+    async def find(self, kid: str | None, alg: str) -> VerificationKey:
+        """Return the key a token names; raise TokenFaultError if there is none or none can be had."""
+
+    def holds(self, thumbprint: str) -> bool:
+        """Return, without waiting, whether a key is among the issuer's current ones."""
+
+
+class FedKeys:
+    """The local issuer's keys, as the control process feeds them."""
+
+    def __init__(self, document: Callable[[], Mapping[str, Any]]) -> None:
+        """Read `document` (a JWKS with a member `issuer`) each time; it changes with the feed."""
+        self._document = document
+        self._read: tuple[Mapping[str, Any], KeySet] | None = None
+
+    @property
+    def issuer(self) -> str | None:
+        """Return the local issuer's name, or None while the feed has not told it."""
+        issuer = self._document().get("issuer")
+        return issuer if isinstance(issuer, str) and issuer else None
+
+    async def find(self, kid: str | None, alg: str) -> VerificationKey:
+        """Return the key a token names; raise TokenFaultError if there is none."""
+        found = self._keys().choose(kid, alg)
+        if found is None:
+            raise TokenFaultError("signing_key_unknown")
+        return found
+
+    def holds(self, thumbprint: str) -> bool:
+        """Return whether a key is among the current ones."""
+        return thumbprint in self._keys().thumbprints
+
+    def _keys(self) -> KeySet:
+        document = self._document()
+        if self._read is None or (self._read[0] is not document and self._read[0] != document):
+            self._read = (document, read_key_set(document))
+        return self._read[1]
+
+
+class FetchedKeys:
+    """An identity provider's keys, found by discovery and kept for `ttl` seconds.
+
+    Past half of `ttl` they are refreshed in the background. Provider down: the keys serve until
+    `ttl`, then every token is refused; the next attempt after RETRY_INTERVAL heals it.
+    """
+
+    def __init__(self, issuer: str, *, fetch: Fetch, clock: Clock, ttl: float) -> None:
+        """Take an issuer URL; raise InvalidConfigError unless it is https, or http on loopback."""
+        _check_url(issuer, plain_allowed=True)
+        self._issuer, self._fetch, self._clock, self._ttl = issuer, fetch, clock, ttl
+        self._keys = KeySet((), frozenset())
+        self._fetched: float | None = None
+        self._attempted: float | None = None
+        self._flight: asyncio.Task[None] | None = None
+
+    async def find(self, kid: str | None, alg: str) -> VerificationKey:
+        """Return the key a token names; raise TokenFaultError if there is none or none can be had."""
+        # 1. Keys older than their time are not used, whatever the reason they are old.
+        if not self._current():
+            await self._refresh(RETRY_INTERVAL)
+        if not self._current():
+            raise TokenFaultError("issuer_unreachable")
+        self._refresh_early()
+        found = self._keys.choose(kid, alg)
+        # 2. A key we never saw may be a new one: look once, and not more often than the interval.
+        if found is None and not (kid is not None and self._keys.names(kid)):
+            await self._refresh(UNKNOWN_KEY_INTERVAL)
+            found = self._keys.choose(kid, alg)
+        if found is None or not self._current():
+            raise TokenFaultError("signing_key_unknown")
+        return found
+
+    def holds(self, thumbprint: str) -> bool:
+        """Return whether a key is among the current ones; past its time nothing is."""
+        self._refresh_early()
+        return self._current() and thumbprint in self._keys.thumbprints
+
+    async def close(self) -> None:
+        """Stop a refresh that is under way."""
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.gather(self._flight, return_exceptions=True)
+
+    def _age(self) -> float:
+        return float("inf") if self._fetched is None else self._clock.monotonic() - self._fetched
+
+    def _current(self) -> bool:
+        return self._age() < self._ttl
+
+    def _refresh_early(self) -> None:
+        if self._ttl / 2 <= self._age() < self._ttl:
+            self._start(RETRY_INTERVAL)
+
+    async def _refresh(self, interval: float) -> None:
+        # One flight for all who wait. Shielded: a client that leaves does not stop it for the others.
+        flight = self._start(interval)
+        if flight is not None:
+            await asyncio.shield(flight)
+
+    def _start(self, interval: float) -> asyncio.Task[None] | None:
+        if self._flight is not None and not self._flight.done():
+            return self._flight
+        now = self._clock.monotonic()
+        if self._attempted is not None and now - self._attempted < interval:
+            return None
+        self._attempted = now
+        self._flight = asyncio.get_running_loop().create_task(self._load_once())
+        return self._flight
+
+    async def _load_once(self) -> None:
+        started = self._clock.monotonic()
+        try:
+            keys = await self._load()
+        except (DoorwardError, TokenFaultError) as reason:
+            _log.warning("issuer_keys_not_refreshed", issuer=self._issuer, reason=str(reason))
+            return
+        self._keys, self._fetched = keys, started
+
+    async def _load(self) -> KeySet:
+        metadata = await self._discover()
+        # RFC 8414, 3.3: the metadata must be about exactly the issuer we asked for (mix-up defence).
+        if metadata.get("issuer") != self._issuer:
+            raise TokenFaultError("issuer_metadata_names_another_issuer")
+        location = metadata.get("jwks_uri")
+        if not isinstance(location, str):
+            raise TokenFaultError("issuer_metadata_has_no_jwks_uri")
+        _check_url(location, plain_allowed=urlsplit(self._issuer).scheme == "http")
+        keys = read_key_set(read_object(await self._fetch(location)))
+        if not keys.keys:
+            raise TokenFaultError("issuer_has_no_usable_key")
+        return keys
+
+    async def _discover(self) -> dict[str, Any]:
+        parts = urlsplit(self._issuer)
+        path = parts.path.rstrip("/")
+        root = f"{parts.scheme}://{parts.netloc}"
+        try:
+            return read_object(await self._fetch(f"{root}{path}/.well-known/openid-configuration"))
+        except (UnavailableError, TokenFaultError):
+            return read_object(await self._fetch(f"{root}/.well-known/oauth-authorization-server{path}"))
+
+
+def _check_url(url: str, *, plain_allowed: bool) -> None:
+    parts = urlsplit(url)
+    plain = plain_allowed and parts.scheme == "http" and is_loopback(parts.hostname or "")
+    if not parts.hostname or not (parts.scheme == "https" or plain):
+        raise InvalidConfigError(
+            f"`{url}` cannot be asked for an issuer's keys", hint="Use https://, or http:// on loopback only."
+        )
+    if parts.username is not None or parts.query or parts.fragment:
+        raise InvalidConfigError(f"`{url}` must have no user, query or fragment")
