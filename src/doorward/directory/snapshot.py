@@ -130,6 +130,36 @@ class Snapshot:
 
     # Entities
 
+    @property
+    def stated(self) -> Mapping[EntityUid, Entity]:
+        """Return the registered entities as they were stated, without defaults or inheritance."""
+        return self._entities
+
+    @property
+    def identities(self) -> Mapping[tuple[str, str], EntityUid]:
+        """Return the linked identities: (issuer, subject) -> principal."""
+        return self._identities
+
+    @property
+    def certificates(self) -> Mapping[str, DeviceCertificate]:
+        """Return the bound certificates by fingerprint."""
+        return self._certificates
+
+    @property
+    def keys(self) -> Mapping[str, KeyRecord]:
+        """Return the unrevoked API keys by id."""
+        return self._keys
+
+    @property
+    def zones(self) -> Mapping[str, tuple[str, ...]]:
+        """Return the zones: name -> CIDRs."""
+        return self._zones
+
+    @property
+    def lowered(self) -> frozenset[str]:
+        """Return the assets that may be less sensitive than what covers them."""
+        return self._lowered
+
     def entity(self, uid: EntityUid) -> Entity | None:
         """Return a registered entity (effective), None for any other name."""
         found = self._effective.get(uid)

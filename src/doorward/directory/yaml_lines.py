@@ -137,14 +137,14 @@ class Reader:
         return number
 
     def moment(self, node: yaml.Node, what: str) -> datetime:
-        """Return a time in UTC; a date alone is its first moment in UTC."""
+        """Return a time in UTC to the millisecond (Cedar's); a date alone is its first moment in UTC."""
         text = str(node.value) if isinstance(node, yaml.ScalarNode) else ""
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:
             self.fail(node, f"{what} must be a date or time, not {_said(node)}", "Write 2027-01-31.")
         if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
+            return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
         if len(text) > len("2027-01-31"):
             self.fail(node, f"{what} names no time zone", f"Write {text}Z for UTC.")
         return moment.replace(tzinfo=UTC)

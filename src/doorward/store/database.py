@@ -17,10 +17,10 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.pool import StaticPool
 
-from doorward.core.errors import InvalidConfigError, UnavailableError
+from doorward.core.errors import DoorwardError, InvalidConfigError, UnavailableError
 
 _BUSY_MS: Final = 5_000
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -75,17 +75,23 @@ class Database:
                 f"the database cannot be opened: {error.orig}",
                 hint="Restore it from a backup, or name another data directory.",
             ) from error
-        except InvalidConfigError:
+        except DoorwardError:
             database.close()
             raise
         return database
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Run one transaction that may write: it is committed whole or not at all."""
+        """Run one transaction that may write: committed whole or not at all (UnavailableError)."""
         writer = self._engine.connect
-        with self._writing, writer().execution_options(immediate=True) as connection, connection.begin():
-            yield connection
+        try:
+            with self._writing, writer().execution_options(immediate=True) as connection, connection.begin():
+                yield connection
+        except OperationalError as error:
+            raise UnavailableError(
+                f"the database could not be written: {error.orig}",
+                hint="Check that its disk has space and that no other process holds it.",
+            ) from error
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

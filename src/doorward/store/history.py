@@ -115,7 +115,9 @@ def _load(connection: Connection, now: datetime) -> Loaded:
     declared = {(r.issuer, r.subject) for r in links if r.declared}
     return Loaded(
         known=known,
-        declared=frozenset({*declared, *((r.fingerprint,) for r in bound if r.declared)}),
+        declared=frozenset(
+            {*declared, *((r.fingerprint,) for r in bound if r.declared and r.revoked is None)}
+        ),
         certificates_revoked=frozenset(r.fingerprint for r in bound if r.revoked is not None),
     )
 
