@@ -149,3 +149,15 @@ def last_seq(place: Path) -> int:
             if record is not None:
                 return int(record["seq"])
     return 0
+
+
+def joined(records: list[AuditEntry]) -> AuditEntry | None:
+    """Return a request's decision with its `outcome` in it, None if nothing was decided.
+
+    A stream that is decided again has several decisions under one id: the last one stands.
+    """
+    decided = [record for record in records if record["kind"] in {"decision", "admin"}]
+    if not decided:
+        return None
+    outcomes = [record.get("outcome", {}) for record in records if record["kind"] == "outcome"]
+    return {**decided[-1], "outcome": outcomes[-1] if outcomes else {}}

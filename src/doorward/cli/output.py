@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
@@ -76,6 +77,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: st
 def _plain(cell: object) -> str:
     text = "" if cell is None else str(cell)
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text).replace("[", "\\[")
+
+
+def printable(text: str) -> str:
+    """Return text in which nothing can act on a terminal: controls, ANSI, bidi, line separators escaped."""
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def fail(error: DoorwardError) -> NoReturn:
