@@ -83,7 +83,7 @@ def _usable(entry: Any) -> VerificationKey | None:
         return None
     try:
         key = _KEY_TYPES[kty].import_key({"kty": kty, **{m: entry[m] for m in _PUBLIC_MEMBERS[kty]}})
-        strong = kty != "RSA" or _MIN_RSA_BITS <= key.public_key.key_size <= _MAX_RSA_BITS
+        strong = not isinstance(key, RSAKey) or _MIN_RSA_BITS <= key.public_key.key_size <= _MAX_RSA_BITS
         thumbprint = key.thumbprint()
     except (JoseError, ValueError, TypeError, KeyError):
         return None
