@@ -88,7 +88,9 @@ def _cross_site(method: str, own: str, headers: Mapping[str, list[str]]) -> Obje
         "the request comes from another page than this console's",
         "Use the console itself; programs use the Unix socket.",
     )
-    if any(origin.lower() != own for origin in origins):
+    # Under our own Referrer-Policy a form's Origin is `null`; Sec-Fetch-Site, which no page can set, tells.
+    own_forms = {own, "null"} if site == "same-origin" else {own}
+    if any(origin.lower() not in own_forms for origin in origins):
         return refusal
     if method not in _SAFE:
         return None if origins or site == "same-origin" else refusal

@@ -1,0 +1,96 @@
+"""People and assets as code: plan a file, then apply it whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from doorward.console.authorise import Actor, govern, request_id
+from doorward.console.services import Services
+from doorward.core.model import Action
+from doorward.core.record import AdminRecord
+from doorward.core.values import to_json
+from doorward.directory import org
+from doorward.directory.plan import Plan, document
+
+# A record stays readable; the whole change stands in the directory's own change log.
+_RECORDED_ITEMS: Final = 200
+
+
+class ApplyRequest(BaseModel):
+    """The file's text, what to call it in messages, and whether to remove and to apply."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    org: str
+    source: str = Field(default="org.yaml", max_length=1024)
+    prune: bool = False
+    plan: bool = False
+
+
+class PlanItem(BaseModel):
+    """One object that differs: `changes` maps a fact to [before, after]."""
+
+    op: str
+    kind: str
+    name: str
+    changes: dict[str, list[Any]]
+
+
+class ApplyAnswer(BaseModel):
+    """What differs, whether it was applied, and the directory's version now."""
+
+    plan: list[PlanItem]
+    applied: bool
+    version: int
+
+
+def router(services: Services) -> APIRouter:
+    """Build the routes of this noun."""
+    routes = APIRouter(tags=["apply"])
+
+    @routes.post("/apply")
+    async def apply(
+        wanted: ApplyRequest,
+        request: Request,
+        actor: Annotated[Actor, Depends(govern(Action.ASSIGN, "directory"))],
+    ) -> ApplyAnswer:
+        """Plan a file and, unless `plan` is set, apply it in one transaction."""
+        stated = await asyncio.to_thread(org.parse, wanted.org, wanted.source)
+        plan = await asyncio.to_thread(services.directory.plan, stated, wanted.prune)
+        if plan.items and not wanted.plan:
+            # On record before it takes effect; what was recorded is what is applied, or nothing.
+            await services.audit.write(_record(services, request_id(request), actor, plan))
+            plan = await asyncio.to_thread(
+                services.directory.apply, stated, wanted.prune, actor.name, expected=plan
+            )
+        version = services.directory.snapshot.version
+        items = [PlanItem.model_validate(item) for item in document(plan)]
+        return ApplyAnswer(plan=items, applied=bool(plan.items) and not wanted.plan, version=version)
+
+    return routes
+
+
+def _record(services: Services, asked_as: str, actor: Actor, plan: Plan) -> AdminRecord:
+    counts = Counter(item.op.value for item in plan.items)
+    return AdminRecord(
+        id=services.ids.new(),
+        kind="admin",
+        time=str(to_json(services.clock.now())["__extn"]["arg"]),
+        request_id=asked_as,
+        decision="allow",
+        principal=actor.name,
+        action=Action.ASSIGN.value,
+        resource='Control::"directory"',
+        detail=", ".join(f"{op} {count}" for op, count in sorted(counts.items())),
+        changes={
+            "via": actor.via,
+            "version": plan.version,
+            "items": document(plan)[:_RECORDED_ITEMS],
+            "items_left_out": max(0, len(plan.items) - _RECORDED_ITEMS),
+        },
+    )

@@ -1,0 +1,156 @@
+"""A whole control plane on free loopback ports: real store, directory, decisions, audit log; two listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import shutil
+import socket
+import tempfile
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from doorward.audit.reader import AuditReader
+from doorward.audit.writer import AuditWriter
+from doorward.cedar.admission import PolicySource, admit
+from doorward.console.app import build
+from doorward.console.serve import serve
+from doorward.console.services import Services
+from doorward.core.clock import SystemClock
+from doorward.core.ids import IdSource
+from doorward.core.record import DecisionRecord
+from doorward.decisions.point import DecisionPoint
+from doorward.directory.administration import Directory
+from doorward.policies.workspace import packaged_schema
+from doorward.settings import Settings
+from doorward.store.opened import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+POLICIES = """
+@id("admins-govern")
+permit(principal in Doorward::Role::"admin", action in Doorward::Action::"govern", resource)
+  when { context.session.mfa };
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class _Unix(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(str(self._path))
+
+
+@dataclass(frozen=True)
+class Plane:
+    services: Services
+    data: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    async def decide(self, request_id: str, **fields: Any) -> None:
+        """Put one decision on record, as a gateway would."""
+        now = self.services.clock.now()
+        values: dict[str, Any] = {
+            "decision": "allow", "code": "allowed", "principal": 'User::"dana"', "action": "read",
+            "resource": 'Dataset::"store/training/a.csv"', "upstream": "store",
+            "determining": ("fraud-scientists-read-training",), **fields,
+        }  # fmt: skip
+        record = DecisionRecord(
+            id=self.services.ids.new(),
+            kind="decision",
+            time=f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z",
+            request_id=request_id,
+            **values,
+        )
+        await self.services.audit.write(record)
+
+    async def operator(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        return await asyncio.to_thread(self._operator, method, path, body)
+
+    def _operator(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        connection = _Unix(self.data / "control.sock")
+        payload = None if body is None else json.dumps(body)
+        connection.request(method, path, payload, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, json.loads(content) if content else None
+
+    async def link(self, kind: str) -> str:
+        status, answer = await self.operator("POST", "/api/v1/admin/link", {"kind": kind})
+        assert status == 200, answer
+        return str(answer["url"])
+
+
+@asynccontextmanager
+async def running(
+    *, local_operator: str | None = None, policies: str = POLICIES, upstreams: tuple[str, ...] = ("llm", "store")
+) -> AsyncIterator[Plane]:
+    data = Path(tempfile.mkdtemp(prefix="dw", dir="/tmp"))  # noqa: S108 -- a socket path must be short
+    port = free_port()
+    settings = Settings(
+        control={"listen": f"127.0.0.1:{port}", "local_operator": local_operator},
+        upstream=[{"name": name, "kind": "http", "url": "http://127.0.0.1:9"} for name in upstreams],
+        data=data,
+        base=data,
+    )
+    clock = SystemClock()
+    ids = IdSource(clock)
+    store = Store.open(settings.control.database, data)
+    directory = Directory(store, clock, ids)
+    point = DecisionPoint()
+    point.publish(admit([PolicySource("test.cedar", policies)], packaged_schema()))
+    point.advance(directory.snapshot)
+    directory.subscribe(lambda _delta: point.advance(directory.snapshot))
+    issuer: Any = SimpleNamespace(jwks=lambda: {"keys": []}, metadata=lambda: {"issuer": "http://localhost"})
+    nothing: Any = None
+    stop = asyncio.Event()
+    ready = asyncio.Event()
+    async with AuditWriter(
+        data / "audit", "control", clock=clock, ids=ids, settings=settings.audit
+    ) as audit:
+        services = Services(
+            settings=settings, clock=clock, ids=ids, directory=directory, custodian=nothing, issuer=issuer,
+            device_authority=nothing, point=point, audit=audit, reader=AuditReader(data / "audit"),
+            workspace=nothing,
+        )  # fmt: skip
+        app = build(services)
+        task = asyncio.create_task(
+            serve(
+                app,
+                listen=settings.control.listen,
+                socket_path=data / "control.sock",
+                stop=stop,
+                on_ready=lambda _port: ready.set(),
+            )
+        )
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        try:
+            if task.done():
+                await task
+            yield Plane(services, data, port)
+        finally:
+            stop.set()
+            await task
+            store.close()
+    shutil.rmtree(data)
