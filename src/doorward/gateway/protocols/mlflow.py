@@ -14,9 +14,10 @@ from doorward.core.obligation import Limit, Obligation
 from doorward.core.wire import Answer, Request, UpstreamAnswer, UpstreamClient, UpstreamRequest
 from doorward.gateway.adapter import Ask, BodyNeed, Catalogue, Naming, Permit, Refusal, UnknownRouteError
 from doorward.gateway.protocols import mlflow_lists, passing
+from doorward.gateway.protocols.mlflow_calls import Call, Kind, Subject
 from doorward.gateway.protocols.mlflow_lists import Viewer
 from doorward.gateway.protocols.mlflow_names import ArtifactPath, Fields, Names, refuse, refuse_unknown
-from doorward.gateway.protocols.mlflow_routes import API, ARTIFACTS, Call, Kind, Route, Subject, find
+from doorward.gateway.protocols.mlflow_routes import API, ARTIFACTS, Route, find
 from doorward.gateway.strict_json import read_json_body
 from doorward.settings import UpstreamSettings
 

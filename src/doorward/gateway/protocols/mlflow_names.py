@@ -113,7 +113,7 @@ class ArtifactPath(msgspec.Struct, frozen=True, kw_only=True):
                     return cls(experiment=experiment, logged_model=model, within="/".join(rest).strip("/"))
                 case [experiment, run, "artifacts", *rest] if _RUN.fullmatch(run):
                     return cls(experiment=experiment, run=run, within="/".join(rest).strip("/"))
-        refuse(
+        return refuse(
             "the artifact path belongs to no run and no model",
             "Use <experiment>/<run>/artifacts/… or <experiment>/models/<id>/artifacts/….",
         )

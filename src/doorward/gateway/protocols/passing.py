@@ -111,7 +111,7 @@ def passed(
     watch: Callable[[bytes], None] | None = None,
     finished: Callable[[], None] | None = None,
 ) -> Answer:
-    """Pass an answer through as bytes; `watch` sees each chunk before it leaves, `finished` is called last."""
+    """Pass an answer through as bytes; `watch` sees each chunk, `finished` is called after the last."""
     return Answer(
         status=answer.status,
         headers=answer_headers(answer.headers),
