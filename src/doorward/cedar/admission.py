@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from doorward.cedar import annotations, caps
+from doorward.cedar import annotations as grammar
+from doorward.cedar import caps
 from doorward.cedar.parser_client import ask
 from doorward.cedar.problems import File, Problem, RefusedPoliciesError, nearest
 from doorward.cedar.tokens import Kind, Span, split, tokens
@@ -104,7 +105,11 @@ def _over_caps(sources: Sequence[PolicySource], schema: str) -> list[Problem]:
 
 def _whole(message: str, most: int) -> Problem:
     return Problem(
-        file="policies", line=1, column=1, message=f"{message}; at most {most:,} are read", hint="Remove some."
+        file="policies",
+        line=1,
+        column=1,
+        message=f"{message}; at most {most:,} are read",
+        hint="Remove some.",
     )
 
 
@@ -207,7 +212,9 @@ def _meaning_hint(error: str, names: frozenset[str]) -> str:
         return f"Ask for it first: `… has {word} && …`."
     last = re.findall(r"[A-Za-z_][A-Za-z0-9_]*", word)[-1:] or [""]
     near = nearest(last[0], {name.strip('"') for name in names}) if last[0] else None
-    return f"Did you mean `{near}`?" if near and near != last[0] else "See schema.cedarschema for what exists."
+    return (
+        f"Did you mean `{near}`?" if near and near != last[0] else "See schema.cedarschema for what exists."
+    )
 
 
 def _annotation_problems(
@@ -217,24 +224,22 @@ def _annotation_problems(
     forbid = span.head.text == "forbid"
     for annotation in span.annotations:
         name, offset = annotation.name, annotation.start
-        if name not in annotations.NAMES:
-            near = nearest(name, annotations.NAMES)
-            fix = f"Did you mean @{near}?" if near else f"Known: {', '.join(sorted(annotations.NAMES))}."
+        if name not in grammar.NAMES:
+            near = nearest(name, grammar.NAMES)
+            fix = f"Did you mean @{near}?" if near else f"Known: {', '.join(sorted(grammar.NAMES))}."
             yield file.problem(offset, f"there is no annotation @{name}", fix)
-        elif forbid and name not in annotations.ON_FORBID:
+        elif forbid and name not in grammar.ON_FORBID:
             fix = "Put it on the permits; on a forbid only @advice and @notify are kept."
             yield file.problem(offset, f"@{name} on a forbid would never be kept", fix)
         elif name in values:
             try:
-                annotations.check(name, values[name] or "")
-            except annotations.AnnotationError as reason:
+                grammar.check(name, values[name] or "")
+            except grammar.AnnotationError as reason:
                 yield file.problem(offset, reason.message, reason.hint)
     yield from _id_problems(file, span, answer, seen)
 
 
-def _id_problems(
-    file: File, span: Span, answer: dict[str, Any], seen: dict[str, str]
-) -> Iterator[Problem]:
+def _id_problems(file: File, span: Span, answer: dict[str, Any], seen: dict[str, str]) -> Iterator[Problem]:
     where = next((a.start for a in span.annotations if a.name == "id"), None)
     if where is None:
         if span.head.text in {"permit", "forbid"}:

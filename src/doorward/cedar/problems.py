@@ -63,9 +63,7 @@ class File(msgspec.Struct, frozen=True):
         end = self.text.find("\n", start)
         snippet = self.text[start : end if end >= 0 else len(self.text)].rstrip("\r")
         shown = "".join(c if c.isprintable() else " " for c in snippet) if len(snippet) <= _SHOWN else ""
-        return Problem(
-            file=self.name, line=line, column=column, message=message, hint=hint, snippet=shown
-        )
+        return Problem(file=self.name, line=line, column=column, message=message, hint=hint, snippet=shown)
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:

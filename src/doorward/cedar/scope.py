@@ -1,0 +1,106 @@
+"""Which policies speak of a request at all: their scopes, matched before anything is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from doorward.core.model import EntityUid
+from doorward.core.obligation import AnyObligation
+
+Ancestors = Mapping[EntityUid, frozenset[EntityUid]]
+
+
+class Side(msgspec.Struct, frozen=True):
+    """What a policy's scope asks of principal or resource; None asks nothing."""
+
+    type: str | None = None
+    equal: EntityUid | None = None
+    within: EntityUid | None = None
+
+    def matches(self, uid: EntityUid, above: frozenset[EntityUid]) -> bool:
+        """Return whether `uid`, whose ancestors are `above`, is meant."""
+        return (
+            (self.type is None or uid.type == self.type)
+            and (self.equal is None or uid == self.equal)
+            and (self.within is None or uid == self.within or self.within in above)
+        )
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One policy as the engine holds it; `key` is its name inside the evaluator."""
+
+    key: str
+    id: str
+    forbid: bool
+    actions: tuple[EntityUid, ...] | None
+    action_within: bool
+    principal: Side
+    resource: Side
+    tree: dict[str, Any]
+    annotations: dict[str, str]
+    obligations: tuple[AnyObligation, ...] = ()
+    guardrail: bool = False
+
+    def meant(self, principal: EntityUid, resource: EntityUid, ancestors: Ancestors) -> bool:
+        """Return whether the scope holds for this principal and resource."""
+        return self.principal.matches(principal, ancestors[principal]) and self.resource.matches(
+            resource, ancestors[resource]
+        )
+
+    def speaks_of(self, action: EntityUid, member: Callable[[EntityUid, EntityUid], bool]) -> bool:
+        """Return whether the scope holds for this action; `member(action, group)` knows the groups."""
+        if self.actions is None:
+            return True
+        if self.action_within:
+            return any(action == group or member(action, group) for group in self.actions)
+        return action in self.actions
+
+
+def side(scope: Mapping[str, Any]) -> Side:
+    """Read one side of a scope; raise ValueError for a form we do not know."""
+    match scope:
+        case {"op": "All"}:
+            return Side()
+        case {"op": "==", "entity": entity}:
+            return Side(equal=uid(entity))
+        case {"op": "in", "entity": entity}:
+            return Side(within=uid(entity))
+        case {"op": "is", "entity_type": kind, "in": {"entity": entity}}:
+            return Side(type=kind, within=uid(entity))
+        case {"op": "is", "entity_type": kind, **rest} if not rest:
+            return Side(type=kind)
+    raise ValueError(f"`{scope}` is no scope")
+
+
+def actions(scope: Mapping[str, Any]) -> tuple[tuple[EntityUid, ...] | None, bool]:
+    """Read the action scope: the actions or groups (None means all), and whether `in` was written."""
+    match scope:
+        case {"op": "All"}:
+            return None, False
+        case {"op": "==", "entity": entity}:
+            return (uid(entity),), False
+        case {"op": "in", "entity": entity}:
+            return (uid(entity),), True
+        case {"op": "in", "entities": entities}:
+            return tuple(uid(entity) for entity in entities), True
+    raise ValueError(f"`{scope}` is no action scope")
+
+
+def uid(data: Mapping[str, Any]) -> EntityUid:
+    """Read `{"type", "id"}`."""
+    return EntityUid(data["type"], data["id"])
+
+
+def ancestors(parents: Mapping[EntityUid, Iterable[EntityUid]], start: EntityUid) -> frozenset[EntityUid]:
+    """Return everything above `start`; entities that are not there have nothing above them."""
+    found: set[EntityUid] = set()
+    open_ = [start]
+    while open_:
+        for parent in parents.get(open_.pop(), ()):
+            if parent not in found:
+                found.add(parent)
+                open_.append(parent)
+    return frozenset(found)

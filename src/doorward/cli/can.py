@@ -1,0 +1,122 @@
+"""`doorward can PRINCIPAL ACTION RESOURCE`: ask the decision point one question."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from doorward.cli.connection import DEFAULT_DATA, DataOption, call
+from doorward.cli.output import Exit, JsonFlag, emit_json, guarded, say
+from doorward.core.errors import InvalidRequestError
+
+
+def register(app: typer.Typer) -> None:
+    """Add `can`."""
+    app.command("can")(guarded(can))
+
+
+def can(  # noqa: PLR0913 -- the command's options
+    principal: Annotated[str, typer.Argument(help="""User::"dana" (quote it for the shell).""")],
+    action: Annotated[str, typer.Argument(help="view, invoke, read, export, ...")],
+    resource: Annotated[str, typer.Argument(help="""Model::"llm/tiny" (quote it for the shell).""")],
+    *,
+    context: Annotated[str, typer.Option(help="JSON, merged over the neutral circumstances.")] = "{}",
+    device: Annotated[str | None, typer.Option(help="A device, named and proven for the question.")] = None,
+    zone: Annotated[str | None, typer.Option(help="The network zone the request comes from.")] = None,
+    purpose: Annotated[str | None, typer.Option(help="The stated purpose.")] = None,
+    mfa_age: Annotated[int | None, typer.Option(help="Seconds since a sign-in with MFA.")] = None,
+    at: Annotated[str | None, typer.Option(help="The time to decide at, e.g. 2026-01-31T12:00:00Z.")] = None,
+    why: Annotated[
+        bool, typer.Option("--why", help="Say which policies decided and what would help.")
+    ] = False,
+    policies: Annotated[
+        Path | None, typer.Option(help="A policy directory, with no process running.")
+    ] = None,
+    org: Annotated[Path | None, typer.Option(help="An org file, with no process running.")] = None,
+    data: DataOption = DEFAULT_DATA,
+    json: JsonFlag = False,
+) -> None:
+    """Ask whether a principal may do something to a resource; exit 0 for yes, 1 for no."""
+    question = {
+        "principal": principal,
+        "action": action,
+        "resource": resource,
+        "context": _object(context),
+        "device": device,
+        "zone": zone,
+        "purpose": purpose,
+        "mfa_age": mfa_age,
+        "at": at,
+    }
+    if policies is None and org is None:
+        answer = call(data, "POST", "/api/v1/can", {**question, "why": True})
+    elif policies is None or org is None:
+        raise InvalidRequestError(
+            "without a running control plane both policies and people are needed",
+            hint="Give --policies DIR and --org FILE together.",
+        )
+    else:
+        answer = _offline(question, policies, org)
+    reasons = answer.pop("policies", [])
+    if json:
+        emit_json(answer)
+    else:
+        _print(question, answer, reasons if why else None)
+    raise typer.Exit(Exit.OK if answer["decision"] == "allow" else Exit.DENIED)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        document = msgspec.json.decode(text)
+    except msgspec.DecodeError as reason:
+        raise InvalidRequestError(
+            f"--context is not JSON: {reason}", hint="""Write '{"risk": 10}'."""
+        ) from reason
+    if not isinstance(document, dict):
+        raise InvalidRequestError("--context must be a JSON object", hint="""Write '{"risk": 10}'.""")
+    return document
+
+
+def _offline(question: dict[str, Any], policies: Path, org: Path) -> dict[str, Any]:
+    from doorward.cli.test import read_org
+    from doorward.decisions.point import DecisionPoint
+    from doorward.decisions.question import Question, answer, reasons
+    from doorward.policies.workspace import Workspace
+
+    point = DecisionPoint()
+    bundle = Workspace(policies).load()
+    point.publish(bundle)
+    point.advance(read_org(org))
+    decision = answer(msgspec.convert(question, Question), point.pin(), datetime.now(UTC))
+    return {**decision.to_json(), "policies": reasons(decision, bundle)}
+
+
+def _print(question: dict[str, Any], answer: dict[str, Any], reasons: list[dict[str, str]] | None) -> None:
+    verdict = "allow" if answer["decision"] == "allow" else "DENY"
+    say(f"{verdict}  {question['principal']} {question['action']} {question['resource']}")
+    for obligation in answer["obligations"]:
+        parts = ", ".join(f"{key} {_said(value)}" for key, value in obligation.items() if key != "type")
+        say(f"  {obligation['type']}: {parts}" if parts else f"  {obligation['type']}")
+    for advice in answer["advice"]:
+        say(f"  {advice}")
+    if answer["would_allow"]:
+        say(f"  would be allowed: {' and '.join(change['say'] for change in answer['would_allow'])}")
+    if reasons is None:
+        return
+    for reason in reasons:
+        say(f"  because of {reason['effect']} {reason['id']} ({reason['place']}) {reason['doc']}".rstrip())
+    if not reasons:
+        say("  because no policy permits it")
+    for change in answer["would_allow"]:
+        say(f"  change: {change['change']}")
+    for error in answer["errors"]:
+        say(f"  error: {error}")
+    say(f"  bundle {answer['bundle']}, entities {answer['entities']}")
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,1 @@
+"""Administers policies (PAP, policy administration point): the directory of files, packs, tests."""
