@@ -88,10 +88,24 @@ class Directory:
         """Return what applying the file would change; raise InvalidConfigError or ConflictError."""
         return planning.make(org, self._held, prune=prune)
 
-    def apply(self, org: Org, prune: bool = False, operator: str = _ITSELF) -> Plan:  # noqa: FBT001, FBT002 -- as `plan`
-        """Apply a file in one transaction and return what was done; nothing to do changes nothing."""
+    def apply(
+        self,
+        org: Org,
+        prune: bool = False,  # noqa: FBT001, FBT002 -- as `plan`
+        operator: str = _ITSELF,
+        *,
+        expected: Plan | None = None,
+    ) -> Plan:
+        """Apply a file in one transaction and return what was done; nothing to do changes nothing.
+
+        With `expected`, raise ConflictError if the directory changed since that plan was made.
+        """
         with self._changing:
             plan = planning.make(org, self._held, prune=prune)
+            if expected is not None and plan != expected:
+                raise ConflictError(
+                    "the directory changed while the plan was shown", hint="Run the command again."
+                )
             if plan.items:
                 self._commit(plan.delta, operator, declared=plan.declared)
             return plan

@@ -12,9 +12,10 @@ from doorward.core.errors import ConflictError, InvalidConfigError
 from doorward.core.feed import Delta
 from doorward.core.identity import DeviceCertificate, IdentityLink
 from doorward.core.model import Entity, EntityUid
-from doorward.core.values import entity_to_json, to_json, uid_to_json
+from doorward.core.values import entity_to_json, uid_to_json
 from doorward.directory.org import Org, require_known, require_no_circle
 from doorward.directory.snapshot import Snapshot
+from doorward.directory.views import plain
 from doorward.directory.vocabulary import ASSETS, PRINCIPALS
 
 _PRUNED: Final = frozenset({*PRINCIPALS, *ASSETS, "Role", "Group", "Project"})
@@ -122,21 +123,10 @@ def _flat(entity: Entity | None) -> dict[str, Any]:
     """Return an entity's facts as plain JSON by name; memberships under `in`."""
     if entity is None:
         return {}
-    facts = {name: _plain(to_json(value)) for name, value in entity.attrs.items()}
+    facts = {name: plain(value) for name, value in entity.attrs.items()}
     if entity.parents:
         facts["in"] = [str(parent) for parent in sorted(entity.parents)]
     return facts | {f"tags.{name}": value for name, value in entity.tags.items()}
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case {"__entity": uid}:
-            return str(uid["id"])
-        case {"__extn": {"arg": argument}}:
-            return argument
-        case list():
-            return [_plain(item) for item in value]
-    return value
 
 
 class _Links(msgspec.Struct, frozen=True):

@@ -1,0 +1,73 @@
+"""`doorward apply`: people and assets as code, the plan first."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from doorward.cli.connection import DEFAULT_DATA, DataOption, call
+from doorward.cli.output import JsonFlag, emit_json, guarded, say
+from doorward.core.errors import InvalidConfigError
+
+_SIGNS = {"add": "+", "change": "~", "remove": "-"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("apply")(apply)
+
+
+@guarded
+def apply(
+    file: Annotated[
+        Path, typer.Option("--file", "-f", help="The org.yaml to apply; - reads standard input.")
+    ],
+    *,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove what the file does not name.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would change and stop.")] = False,
+    as_json: JsonFlag = False,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Make people and assets what a file says: show the plan, then apply it whole or not at all."""
+    body = {"org": _text(file), "source": str(file), "prune": prune}
+    planned = call(data, "POST", "/api/v1/apply", {**body, "plan": True})
+    if not as_json:
+        _show(planned["plan"])
+    answer = planned
+    if planned["plan"] and not plan:
+        answer = call(data, "POST", "/api/v1/apply", {**body, "plan": False})
+    if as_json:
+        emit_json(answer)
+    elif answer["applied"]:
+        say(f"Applied. The directory is at version {answer['version']}.")
+    elif not planned["plan"]:
+        say(f"Nothing to change. The directory is at version {answer['version']}.")
+
+
+def _text(file: Path) -> str:
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return raw.decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidConfigError(
+            f"{file} cannot be read: {error.strerror}", hint="Name an org.yaml with -f."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfigError(f"{file} is not UTF-8 text", hint="Save it as UTF-8.") from error
+
+
+def _show(items: list[dict[str, Any]]) -> None:
+    for item in items:
+        say(f'{_SIGNS[item["op"]]} {item["kind"]}::"{item["name"]}"')
+        for fact, (before, after) in sorted(item["changes"].items()):
+            arrow = _said(after) if before is None else f"{_said(before)} -> {_said(after)}"
+            say(f"    {fact}: {arrow}")
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "(none)"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
