@@ -28,7 +28,8 @@ _FORWARDING = frozenset(
 _IDENTITY_PREFIXES = (
     "x-forwarded", "x-user", "x-remote", "remote-", "x-auth", "x-role", "x-group", "x-email", "x-identity",
     "x-principal", "x-tenant", "x-account", "x-webauth", "x-ssl-", "ssl-client", "x-client-cert",
-    "x-client-verify", "x-client-dn", "x-envoy", "x-original-", "x-portkey", "x-litellm", "doorward-", "x-doorward",
+    "x-client-verify", "x-client-dn", "x-envoy", "x-original-", "x-portkey", "x-litellm", "doorward-",
+    "x-doorward",
 )  # fmt: skip
 _INTERNAL_ANSWER = frozenset(
     {

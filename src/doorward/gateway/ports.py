@@ -87,6 +87,3 @@ class Meter(Protocol):
 
     def answered(self, *, upstream: str, code: str, status: int, seconds: float) -> None:
         """Count one answer."""
-
-    def streams(self, count: int) -> None:
-        """Set how many answers are open."""

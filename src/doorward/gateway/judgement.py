@@ -1,0 +1,100 @@
+"""Decide (step 5): every name a request touches, for the caller and for each agent that acts for her."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+import structlog
+
+from doorward.core.decision import AccessRequest, Decision, Effect
+from doorward.core.model import Action, EntityUid
+from doorward.core.obligation import AnyObligation
+from doorward.gateway.adapter import Ask
+from doorward.gateway.circumstances import Circumstances, context_of
+from doorward.gateway.faults import origin_of
+from doorward.gateway.ports import Standpoint
+
+_log = structlog.get_logger()
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """One question and its decision."""
+
+    request: AccessRequest
+    decision: Decision
+
+
+class Judgement(msgspec.Struct, frozen=True):
+    """All decisions of one request; it is allowed only if there is one and all of them allow."""
+
+    checks: tuple[Judged, ...]
+
+    @property
+    def allowed(self) -> bool:
+        """Return whether every check allows; no checks at all is a denial."""
+        return bool(self.checks) and all(check.decision.allowed for check in self.checks)
+
+    @property
+    def denied(self) -> tuple[Judged, ...]:
+        """Return the checks that deny."""
+        return tuple(check for check in self.checks if not check.decision.allowed)
+
+    @property
+    def obligations(self) -> tuple[AnyObligation, ...]:
+        """Return the obligations of all checks together, each once."""
+        return tuple(dict.fromkeys(o for check in self.checks for o in check.decision.obligations))
+
+
+def principals_of(circumstances: Circumstances) -> tuple[EntityUid, ...]:
+    """Return everyone who must be allowed: the caller, then each agent of the delegation chain."""
+    caller = circumstances.caller
+    return tuple(dict.fromkeys((caller.principal, *caller.actors)))
+
+
+def judge(
+    standpoint: Standpoint, asks: Iterable[Ask], *, circumstances: Circumstances, now: datetime
+) -> Judgement:
+    """Decide all asks for all principals on one standpoint; a decision that fails is a deny."""
+    wanted = tuple(dict.fromkeys(asks))
+    checks: list[Judged] = []
+    for principal in principals_of(circumstances):
+        context = context_of(circumstances, principal=principal, world=standpoint.snapshot, now=now)
+        checks += [
+            _decide(standpoint, AccessRequest(principal, ask.action.uid, ask.resource, context))
+            for ask in wanted
+        ]
+    return Judgement(tuple(checks))
+
+
+def sees(standpoint: Standpoint, uid: EntityUid, *, circumstances: Circumstances, now: datetime) -> bool:
+    """Decide `view` of one name of a listing."""
+    return judge(standpoint, (Ask(Action.VIEW, uid),), circumstances=circumstances, now=now).allowed
+
+
+def _decide(standpoint: Standpoint, request: AccessRequest) -> Judged:
+    try:
+        return Judged(request, standpoint.decide(request))
+    except Exception as error:  # noqa: BLE001 -- whatever fails while deciding is a deny
+        _log.error("decision_failed", action=str(request.action), error=origin_of(error))
+        failed = Decision(
+            Effect.DENY,
+            errors=(f"evaluator: {type(error).__name__}",),
+            bundle=standpoint.bundle_digest,
+            entities=standpoint.entities_version,
+        )
+        return Judged(request, failed)
+
+
+def is_hidden(standpoint: Standpoint, judgement: Judgement, circumstances: Circumstances) -> bool:
+    """Return whether a denied name must not seem to exist; a visibility that fails hides."""
+    try:
+        return not all(
+            standpoint.visible(principal, check.request.resource)
+            for check in judgement.denied
+            for principal in principals_of(circumstances)
+        )
+    except Exception as error:  # noqa: BLE001 -- what cannot be judged visible is hidden
+        _log.error("visibility_failed", error=origin_of(error))
+        return True

@@ -1,0 +1,51 @@
+"""Numbers for operators (Prometheus text format); labels are bounded and never hold a caller's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class GatewayMetrics:
+    """Count answers and time; read open streams, audit lag and staleness when asked."""
+
+    def __init__(
+        self,
+        *,
+        open_answers: Callable[[], int],
+        staleness: Callable[[], float],
+        audit_lag: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """Take the live values: a count, seconds since the control plane was heard, seconds of unwritten audit."""
+        self._registry = CollectorRegistry()
+        self._answers = Counter(
+            "doorward_requests",
+            "Answers by upstream, verdict and HTTP status.",
+            ("upstream", "code", "status"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "doorward_request_seconds",
+            "Seconds until the head of the answer.",
+            ("upstream",),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self._gauge("doorward_open_answers", "Answers under way.", open_answers)
+        self._gauge("doorward_staleness_seconds", "Seconds since the control plane was heard.", staleness)
+        self._gauge("doorward_audit_lag_seconds", "Age of the oldest record not durable yet.", audit_lag)
+
+    def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        Gauge(name, text, registry=self._registry).set_function(read)
+
+    def answered(self, *, upstream: str, code: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        self._answers.labels(upstream, code, str(status)).inc()
+        self._seconds.labels(upstream).observe(seconds)
+
+    def text(self) -> bytes:
+        """Return everything in the text format."""
+        return generate_latest(self._registry)

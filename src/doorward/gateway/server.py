@@ -1,0 +1,176 @@
+"""One gateway process: the data port, the watch over open answers, the admin socket, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from doorward.core.errors import InvalidConfigError, UnavailableError
+from doorward.core.wire import UpstreamClient
+from doorward.gateway.edge import Edge
+from doorward.gateway.faults import origin_of
+from doorward.gateway.flow import Flow
+from doorward.gateway.metrics import GatewayMetrics
+from doorward.gateway.ports import Point
+from doorward.gateway.streams import OpenAnswers
+
+_log = structlog.get_logger()
+_GRACE_SECONDS = 30.0
+_HOUSEKEEPING_SECONDS = 1.0
+
+
+class Readiness:
+    """Say whether this gateway can decide: it has a bundle and a snapshot that are not too old."""
+
+    def __init__(self, point: Point, *, staleness: Callable[[], float], max_staleness: float) -> None:
+        """Take what readiness rests on; seconds."""
+        self._point, self._staleness, self._max = point, staleness, max_staleness
+
+    def report(self) -> tuple[bool, dict[str, object]]:
+        """Return whether requests can be decided, and the versions they are decided on."""
+        staleness = self._staleness()
+        report: dict[str, object] = {
+            "staleness": round(staleness, 3) if staleness < self._max * 1000 else None
+        }
+        try:
+            standpoint = self._point.pin()
+        except UnavailableError as reason:
+            return False, {"ready": False, "reason": reason.message, **report}
+        report |= {"bundle": standpoint.bundle_digest, "entities": standpoint.entities_version}
+        if staleness > self._max:
+            return False, {"ready": False, "reason": "what is known is too old", **report}
+        return True, {"ready": True, **report}
+
+
+class AdminSocket:
+    """Serve healthz, readyz and metrics on a Unix socket that only the owner can open."""
+
+    def __init__(self, path: Path, readiness: Readiness, metrics: GatewayMetrics) -> None:
+        """Listen at `path` once started."""
+        self._path, self._readiness, self._metrics = path, readiness, metrics
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen; raise InvalidConfigError when the socket cannot be made."""
+        app = web.Application()
+        app.router.add_get("/healthz", self._health)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._numbers)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        try:
+            self._path.unlink(missing_ok=True)
+            await web.UnixSite(self._runner, str(self._path)).start()
+            self._path.chmod(0o600)
+        except OSError as reason:
+            raise InvalidConfigError(
+                f"cannot make the admin socket {self._path}: {reason.strerror or reason}",
+                hint="Its directory must exist and be yours, and its path stay under 100 bytes.",
+            ) from reason
+
+    async def stop(self) -> None:
+        """Stop listening and remove the socket."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self._path.unlink(missing_ok=True)
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        ready, report = self._readiness.report()
+        return web.Response(
+            status=200 if ready else 503, body=msgspec.json.encode(report), content_type="application/json"
+        )
+
+    async def _numbers(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), content_type="text/plain", charset="utf-8")
+
+
+class GatewayServer:
+    """Start and stop the parts of a gateway in order."""
+
+    def __init__(  # noqa: PLR0913 -- the composition root names every part once
+        self,
+        *,
+        flow: Flow,
+        edge: Edge,
+        admin: AdminSocket,
+        open_answers: OpenAnswers,
+        upstreams: tuple[UpstreamClient, ...],
+        grace: float = _GRACE_SECONDS,
+    ) -> None:
+        """Take constructed parts; `grace` is how long open answers may take at the end, in seconds."""
+        self._flow, self._edge, self._admin = flow, edge, admin
+        self._open, self._upstreams, self._grace = open_answers, upstreams, grace
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def port(self) -> int:
+        """Return the data port."""
+        return self._edge.port
+
+    async def start(self) -> None:
+        """Open the admin socket, then the data port; raise InvalidConfigError for either."""
+        await self._admin.start()
+        try:
+            await self._edge.start()
+        except BaseException:
+            await self._admin.stop()
+            raise
+        self._tasks = [
+            asyncio.create_task(self._open.watch(), name="watch"),
+            asyncio.create_task(self._keep_house(), name="housekeeping"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._died)
+        _log.info("gateway_started", port=self.port)
+
+    async def stop(self) -> None:
+        """Drain: accept nothing more, let open answers finish within the grace, cut the rest, close."""
+        closing = asyncio.create_task(self._edge.stop(self._grace))
+        await closing
+        self._open.cut_all("the gateway stopped")
+        for task in self._tasks:
+            task.remove_done_callback(self._died)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        self._flow.flush_floods()
+        for upstream in self._upstreams:
+            await upstream.close()
+        await self._admin.stop()
+        _log.info("gateway_stopped")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set (SIGTERM), then drain."""
+        await self.start()
+        try:
+            await stop.wait()
+        finally:
+            await self.stop()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+            self._flow.flush_floods()
+
+    def _died(self, task: asyncio.Task[None]) -> None:
+        """Without the watch no deny reaches an open answer: cut them all, and keep nothing open."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        _log.error("gateway_task_died", task=task.get_name(), error=origin_of(error) if error else "ended")
+        self._open.cut_all("open answers can no longer be decided again")
+        self._tasks = [t for t in self._tasks if t is not task]
+        if task.get_name() == "watch":
+            again = asyncio.create_task(self._open.watch(), name="watch")
+            again.add_done_callback(self._died)
+            self._tasks.append(again)
