@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from playwright.async_api import BrowserContext, CDPSession, Page, async_playwright
+
 from support.console_plane import Plane, running
 
 CHROMIUM = shutil.which("chromium")

@@ -1,4 +1,4 @@
-"""A whole control plane on free loopback ports: real store, directory, decisions, audit log; two listeners."""
+"""A whole control plane on loopback: real store, directory, decisions, audit log; two listeners."""
 
 from __future__ import annotations
 
@@ -102,9 +102,12 @@ class Plane:
 
 @asynccontextmanager
 async def running(
-    *, local_operator: str | None = None, policies: str = POLICIES, upstreams: tuple[str, ...] = ("llm", "store")
+    *,
+    local_operator: str | None = None,
+    policies: str = POLICIES,
+    upstreams: tuple[str, ...] = ("llm", "store"),
 ) -> AsyncIterator[Plane]:
-    data = Path(tempfile.mkdtemp(prefix="dw", dir="/tmp"))  # noqa: S108 -- a socket path must be short
+    data = Path(tempfile.mkdtemp(prefix="dw", dir="/tmp"))
     port = free_port()
     settings = Settings(
         control={"listen": f"127.0.0.1:{port}", "local_operator": local_operator},
@@ -120,13 +123,11 @@ async def running(
     point.publish(admit([PolicySource("test.cedar", policies)], packaged_schema()))
     point.advance(directory.snapshot)
     directory.subscribe(lambda _delta: point.advance(directory.snapshot))
-    issuer: Any = SimpleNamespace(jwks=lambda: {"keys": []}, metadata=lambda: {"issuer": "http://localhost"})
+    issuer: Any = SimpleNamespace(jwks=lambda: {"keys": []}, issuer="urn:doorward:test")
     nothing: Any = None
     stop = asyncio.Event()
     ready = asyncio.Event()
-    async with AuditWriter(
-        data / "audit", "control", clock=clock, ids=ids, settings=settings.audit
-    ) as audit:
+    async with AuditWriter(data / "audit", "control", clock=clock, ids=ids, settings=settings.audit) as audit:
         services = Services(
             settings=settings, clock=clock, ids=ids, directory=directory, custodian=nothing, issuer=issuer,
             device_authority=nothing, point=point, audit=audit, reader=AuditReader(data / "audit"),

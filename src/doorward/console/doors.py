@@ -121,9 +121,7 @@ def _enrolment(routes: APIRouter, services: Services, challenges: passkeys.Chall
         )
         await _record(request, link.operator, "enrol", f"a passkey for {ADMIN}", "link")
         await asyncio.to_thread(_keep, services, body.token, passkey)
-        return await _signed_in(
-            request, services, principal=ADMIN, operator=link.operator, method="passkey"
-        )
+        return await _signed_in(request, services, principal=ADMIN, operator=link.operator, method="passkey")
 
 
 def _signing_in(routes: APIRouter, services: Services, challenges: passkeys.Challenges) -> None:
@@ -147,17 +145,13 @@ def _signing_in(routes: APIRouter, services: Services, challenges: passkeys.Chal
             raise UnauthenticatedError("this user is not known or no longer active")
         await _record(request, str(passkey.principal), "sign-in", "signed in with a passkey", "passkey")
         await asyncio.to_thread(accounts.update_sign_count, passkey.credential_id, passkey.sign_count)
-        return await _signed_in(
-            request, services, principal=passkey.principal, operator="", method="passkey"
-        )
+        return await _signed_in(request, services, principal=passkey.principal, operator="", method="passkey")
 
 
 def _keep(services: Services, token: str, passkey: Passkey) -> None:
     link = links.redeem(services, token, LinkKind.ENROL)
     if services.directory.entity(ADMIN) is None:
-        services.directory.apply(
-            parse(_ADMIN_ORG, "first admin"), prune=False, operator=link.operator
-        )
+        services.directory.apply(parse(_ADMIN_ORG, "first admin"), prune=False, operator=link.operator)
     try:
         services.directory.accounts.add_passkey(passkey)
     except ConflictError as reason:
@@ -171,9 +165,7 @@ def _is_active(services: Services, principal: EntityUid) -> bool:
 
 
 async def _record(request: Request, who: str, action: str, detail: str, via: str) -> None:
-    await record(
-        request, who=who, action=action, resource=_CONTROL, allowed=True, detail=detail, via=via
-    )
+    await record(request, who=who, action=action, resource=_CONTROL, allowed=True, detail=detail, via=via)
 
 
 async def _signed_in(

@@ -131,9 +131,7 @@ class Guard:
         answer = _Answer(send, scope, request_id)
         against = None if "peer_uid" in state else self._objection(scope)
         if against is not None:
-            refused = problem(
-                against.status, detail=against.detail, hint=against.hint, request_id=request_id
-            )
+            refused = problem(against.status, detail=against.detail, hint=against.hint, request_id=request_id)
             await refused(scope, receive, answer.send)
             return
         await self._run(scope, _Bounded(receive), answer)
@@ -142,22 +140,18 @@ class Guard:
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
-        return objection(
-            method=scope["method"], scheme=scope["scheme"], headers=headers, hosts=self._hosts
-        )
+        return objection(method=scope["method"], scheme=scope["scheme"], headers=headers, hosts=self._hosts)
 
     async def _run(self, scope: Scope, bounded: _Bounded, answer: _Answer) -> None:
         try:
             await self._app(scope, bounded.receive, answer.send)
         except _TooLargeError:
             await self._instead(scope, bounded, answer, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        except Exception:  # the outermost frame: nothing may leave without headers and a record of it
+        except Exception:  # noqa: BLE001 -- the outermost frame: nothing leaves without its headers
             _log.exception("request_failed", request_id=answer.request_id, method=scope["method"])
             await self._instead(scope, bounded, answer, HTTPStatus.INTERNAL_SERVER_ERROR)
 
-    async def _instead(
-        self, scope: Scope, bounded: _Bounded, answer: _Answer, status: HTTPStatus
-    ) -> None:
+    async def _instead(self, scope: Scope, bounded: _Bounded, answer: _Answer, status: HTTPStatus) -> None:
         if answer.started:
             raise ConnectionAbortedError("the answer had begun; it must not look complete")
         too_large = status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE

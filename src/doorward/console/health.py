@@ -54,7 +54,7 @@ def router(services: Services) -> APIRouter:
         """Answer 200 once decisions can be made, else 503 with the reason."""
         try:
             state = readiness(services)
-        except Exception:  # a broken database must read as not ready, not as a crash
+        except Exception:  # noqa: BLE001 -- a broken database must read as not ready
             _log.exception("readiness_failed")
             state = {"ready": False, "why": "the database does not answer"}
         if not state["ready"]:

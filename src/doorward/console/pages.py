@@ -74,9 +74,7 @@ def router(services: Services) -> APIRouter:
         """Show one request's records; a fragment for the side panel, a page of its own otherwise."""
         details = presentation.why(await feed.about(services, request_id))
         if details is None:
-            raise NotFoundError(
-                "no decision on record has this id", hint="Check the Doorward-Request-Id."
-            )
+            raise NotFoundError("no decision on record has this id", hint="Check the Doorward-Request-Id.")
         if _HTMX in request.headers:
             return HTMLResponse(fragment("_why.html", why=details, alone=False))
         return page(request, "why.html", actor=actor, why=details, alone=True)
@@ -93,9 +91,7 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-async def _stream(
-    request: Request, services: Services, filters: Filters, after: str
-) -> AsyncIterator[str]:
+async def _stream(request: Request, services: Services, filters: Filters, after: str) -> AsyncIterator[str]:
     yield ": welcome\n\n"
     async for position, records in feed.follow(services, after):
         if not await _may_still_look(request, services):

@@ -61,9 +61,7 @@ def environment() -> Environment:
     return made
 
 
-def page(
-    request: Request, template: str, status: int = HTTPStatus.OK, **values: Any
-) -> HTMLResponse:
+def page(request: Request, template: str, status: int = HTTPStatus.OK, **values: Any) -> HTMLResponse:
     """Render one page for a browser."""
     return HTMLResponse(fragment(template, path=request.url.path, **values), status)
 

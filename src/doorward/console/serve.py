@@ -121,7 +121,7 @@ def bind_tcp(listen: str) -> socket.socket:
             f"the control plane cannot listen on {listen} ({reason.strerror or reason})",
             hint="Stop what listens there, or choose another port with `[control] listen`.",
         ) from reason
-    sock.setblocking(False)
+    sock.settimeout(0)
     return sock
 
 
@@ -143,7 +143,7 @@ def bind_unix(path: Path) -> socket.socket:
         os.umask(before)
     path.chmod(_PRIVATE)
     sock.listen(_BACKLOG)
-    sock.setblocking(False)
+    sock.settimeout(0)
     return sock
 
 

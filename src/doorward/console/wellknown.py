@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 
 from doorward.console.render import page
+from doorward.console.session import base_url
 
 if TYPE_CHECKING:
     from doorward.console.services import Services
@@ -23,8 +24,13 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/.well-known/oauth-authorization-server", tags=["issuer"])
     def metadata() -> dict[str, Any]:
-        """Return the local issuer's metadata (RFC 8414)."""
-        return dict(services.issuer.metadata())
+        """Return the local issuer's metadata (RFC 8414); it mints only for the local operator so far."""
+        return {
+            "issuer": services.issuer.issuer,
+            "jwks_uri": f"{base_url(services)}/jwks",
+            "response_types_supported": [],
+            "grant_types_supported": [],
+        }
 
     @routes.get("/docs", include_in_schema=False)
     def docs(request: Request) -> Response:

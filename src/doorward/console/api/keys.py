@@ -1,0 +1,161 @@
+"""API keys: made once and shown once, listed without their secrets, revoked at once."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from doorward.console import issuance
+from doorward.console.authorise import Actor, govern
+from doorward.core.errors import InvalidRequestError, NotFoundError
+from doorward.core.identity import KeyRecord
+from doorward.core.model import Action, EntityUid
+from doorward.identity import api_keys
+
+if TYPE_CHECKING:
+    from doorward.console.services import Services
+
+Name = Annotated[str, Field(min_length=1, max_length=300)]
+
+
+class KeyRequest(BaseModel):
+    """Say whom a key is for (exactly one of user, service, agent) and what bounds it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user: Name | None = None
+    service: Name | None = None
+    agent: Name | None = None
+    device: Name | None = None
+    purpose: Name | None = None
+    expires: Name | None = None
+    networks: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+
+
+class KeyAnswer(BaseModel):
+    """A new key with its secrets, shown this once."""
+
+    id: str
+    key: str
+    access_key_id: str
+    secret_access_key: str
+    subject: str
+    device: str | None
+    purpose: str | None
+    expires: datetime | None
+
+
+def router(services: Services) -> APIRouter:
+    """Build the routes of this noun."""
+    routes = APIRouter(tags=["keys"])
+
+    @routes.get("/keys")
+    def list_keys(_: Annotated[Actor, Depends(govern(Action.INSPECT, "keys"))]) -> list[dict[str, Any]]:
+        """Return every key that is not revoked, without anything secret."""
+        return [_shown(record) for record in services.directory.keys()]
+
+    @routes.post("/keys", status_code=201)
+    async def create_key(
+        wanted: KeyRequest,
+        request: Request,
+        actor: Annotated[Actor, Depends(govern(Action.ISSUE, "keys"))],
+    ) -> KeyAnswer:
+        """Make a key; its text and S3 secret are in this answer and nowhere else."""
+        record, text = await asyncio.to_thread(_make, services, wanted)
+        secret = await asyncio.to_thread(services.custodian.s3_secret, record.id, record.generation)
+        await issuance.put_on_record(
+            services,
+            request,
+            actor,
+            action=Action.ISSUE,
+            resource=EntityUid.of("Key", record.id),
+            detail=f"a key for {record.subject}",
+            changes={name: value for name, value in _shown(record).items() if name != "id"},
+        )
+        await asyncio.to_thread(services.directory.add_key, record, operator=actor.name)
+        return KeyAnswer(
+            id=record.id,
+            key=text,
+            access_key_id=record.access_key_id,
+            secret_access_key=secret,
+            subject=str(record.subject),
+            device=None if record.device is None else record.device.id,
+            purpose=record.purpose,
+            expires=record.expires,
+        )
+
+    @routes.delete("/keys/{key_id}")
+    async def revoke_key(
+        key_id: str,
+        request: Request,
+        actor: Annotated[Actor, Depends(govern(Action.CONTAIN, "keys"))],
+    ) -> dict[str, Any]:
+        """Revoke a key; requests and streams that use it end within a second."""
+        record = services.directory.snapshot.key_by_id(key_id)
+        if record is None:
+            raise NotFoundError(f"there is no key `{key_id}`", hint="See `doorward key list`.")
+        await issuance.put_on_record(
+            services,
+            request,
+            actor,
+            action=Action.CONTAIN,
+            resource=EntityUid.of("Key", key_id),
+            detail=f"revoke the key of {record.subject}",
+            changes={"subject": str(record.subject)},
+        )
+        await asyncio.to_thread(services.directory.revoke_key, key_id, operator=actor.name)
+        return {"id": key_id, "revoked": True}
+
+    return routes
+
+
+def _make(services: Services, wanted: KeyRequest) -> tuple[KeyRecord, str]:
+    snapshot = services.directory.snapshot
+    subject = issuance.named(snapshot, *_subject_of(wanted))
+    device = None if wanted.device is None else issuance.named(snapshot, "Device", wanted.device)
+    issuance.require_purpose(snapshot, subject, wanted.purpose)
+    record, text = api_keys.create(
+        key_id=services.ids.new(),
+        subject=subject,
+        now=services.clock.now(),
+        lifetime=None if wanted.expires is None else api_keys.parse_lifetime(wanted.expires),
+        device=device,
+        purpose=wanted.purpose,
+        networks=wanted.networks,
+    )
+    return record, text.reveal()
+
+
+def _subject_of(wanted: KeyRequest) -> tuple[str, str]:
+    given = [
+        (kind, name)
+        for kind, name in (("User", wanted.user), ("Service", wanted.service), ("Agent", wanted.agent))
+        if name is not None
+    ]
+    if len(given) != 1:
+        raise InvalidRequestError(
+            "a key is for exactly one of user, service and agent", hint="Name one: --user dana."
+        )
+    return given[0]
+
+
+def _shown(record: KeyRecord) -> dict[str, Any]:
+    """Return what may be shown of a key: never its hash, never a secret."""
+    shown: dict[str, Any] = msgspec.to_builtins(
+        {
+            "id": record.id,
+            "subject": str(record.subject),
+            "device": None if record.device is None else record.device.id,
+            "purpose": record.purpose,
+            "networks": record.networks,
+            "access_key_id": record.access_key_id,
+            "created": record.created,
+            "expires": record.expires,
+        }
+    )
+    return shown
