@@ -1,4 +1,4 @@
-"""What issuing keys, tokens and certificates have in common: whom they are for, and the record before them."""
+"""What issuing keys, tokens and certificates share: whom they are for, and the record that comes first."""
 
 from __future__ import annotations
 

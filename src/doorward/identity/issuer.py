@@ -45,7 +45,7 @@ class LocalIssuer:
         lifetime: int = 900,
         test_minting: bool = False,
     ) -> None:
-        """Sign as `issuer` (the control plane's URL) for `audience` (the gateway's), for `lifetime` seconds."""
+        """Sign as `issuer` (the control plane) for `audience` (the gateway); `lifetime` in seconds."""
         self._clock, self._ids = clock, ids
         self._issuer, self._audience = issuer, audience
         self._lifetime, self._test_minting = lifetime, test_minting
