@@ -156,14 +156,13 @@ async def _stop(child: _Child) -> None:
         await child.process.wait()
 
 
-async def stop_requested(lifeline: int | None) -> None:
-    """Return when SIGTERM or SIGINT arrives, or when the supervisor is gone (its pipe end closes)."""
+async def set_when_asked(stop: asyncio.Event, lifeline: int | None) -> None:
+    """Set `stop` when SIGTERM or SIGINT arrives, or when the supervisor is gone (its pipe end closes)."""
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, stop.set)
     if lifeline is not None:
-        loop.add_reader(lifeline, stopping.set)
-    await stopping.wait()
+        loop.add_reader(lifeline, stop.set)
+    await stop.wait()
     if lifeline is not None:
         loop.remove_reader(lifeline)

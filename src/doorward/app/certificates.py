@@ -1,0 +1,66 @@
+"""Server certificates of `tls = "auto"`: the control role issues and renews, the gateway only reads."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+
+import structlog
+
+from doorward.core.clock import Clock
+from doorward.identity.device_authority import DeviceAuthority
+from doorward.identity.tls import TlsFiles, files_of, reload, server_context
+from doorward.settings import Settings, split_listen
+
+CONTROL = "control"
+GATEWAY = "gateway"
+_LOOK_EVERY = 3600.0
+_log = structlog.get_logger()
+
+
+def files(settings: Settings, role: str) -> TlsFiles | None:
+    """Return the certificate files of a role's listener, None for plain HTTP (loopback only)."""
+    tls = (settings.gateway if role == GATEWAY else settings.control).tls
+    if tls is None:
+        return None
+    return files_of(tls, data=settings.data, name=role, resolve=settings.resolve)
+
+
+def context(settings: Settings, role: str) -> ssl.SSLContext | None:
+    """Return the TLS context of a role's listener, None for plain HTTP (loopback only)."""
+    chosen = files(settings, role)
+    return None if chosen is None else server_context(chosen)
+
+
+def issue(settings: Settings, authority: DeviceAuthority, clock: Clock) -> None:
+    """Make or renew the certificates of every listener with `tls = "auto"`."""
+    for role, section in ((CONTROL, settings.control), (GATEWAY, settings.gateway)):
+        if section.tls == "auto":
+            authority.ensure_server_files(
+                settings.data, role, split_listen(section.listen)[0], now=clock.now()
+            )
+
+
+async def keep_issued(settings: Settings, authority: DeviceAuthority, clock: Clock) -> None:
+    """Renew certificates in time, until cancelled (control role)."""
+    while True:
+        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.to_thread(issue, settings, authority, clock)
+
+
+async def keep_loaded(served: ssl.SSLContext | None, chosen: TlsFiles | None) -> None:
+    """Serve a renewed certificate to new connections, until cancelled."""
+    if served is None or chosen is None:
+        return
+    seen = _stamp(chosen.cert)
+    while True:
+        await asyncio.sleep(_LOOK_EVERY)
+        if (now := _stamp(chosen.cert)) != seen:
+            reload(served, chosen)
+            seen = now
+            _log.info("certificate_reloaded", file=str(chosen.cert))
+
+
+def _stamp(file: Path) -> int:
+    return file.stat().st_mtime_ns

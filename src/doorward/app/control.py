@@ -1,0 +1,182 @@
+"""The control role: the only process with the database and the keys; it tells gateways what is known."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from doorward import telemetry
+from doorward.app import certificates
+from doorward.app.naming import audience_of, issuer_of
+from doorward.app.supervisor import set_when_asked
+from doorward.audit.head import Checkpointer
+from doorward.audit.reader import AuditReader
+from doorward.audit.writer import AuditWriter
+from doorward.console.app import build
+from doorward.console.links import first_admin_link
+from doorward.console.serve import serve
+from doorward.console.services import Services
+from doorward.core.clock import SystemClock
+from doorward.core.errors import DoorwardError
+from doorward.core.feed import Bundle
+from doorward.core.identity import KeyRecord
+from doorward.core.ids import IdSource
+from doorward.decisions.point import DecisionPoint
+from doorward.directory.administration import Directory
+from doorward.directory.feed import FeedServer
+from doorward.identity.custody import Custodian, KeyUse
+from doorward.identity.device_authority import DeviceAuthority
+from doorward.identity.issuer import LocalIssuer
+from doorward.policies.workspace import Workspace
+from doorward.settings import Settings
+from doorward.store.opened import Store
+
+_log = structlog.get_logger()
+_PRIVATE_DIRECTORY = 0o700
+
+
+async def run_control(settings: Settings, *, lifeline: int | None = None) -> None:
+    """Run the control role until it is asked to stop.
+
+    Raises InvalidPolicyError or InvalidConfigError when it cannot start: a broken start is loud.
+    """
+    telemetry.configure(role="control")
+    prepare_data(settings.data)
+    async with _opened(settings) as (services, feed, bundle):
+        certificates.issue(settings, services.device_authority, services.clock)
+        feed.on_bundle(bundle)
+        await feed.start()
+        stop = asyncio.Event()
+        try:
+            async with _running(
+                set_when_asked(stop, lifeline),
+                services.workspace.watch(_publisher(services, feed), _reporter(feed)),
+                Checkpointer(
+                    settings.data / "audit",
+                    sign=services.custodian.ed25519(KeyUse.CHECKPOINT).sign,
+                    clock=services.clock,
+                ).keep(),
+                certificates.keep_issued(settings, services.device_authority, services.clock),
+            ):
+                await serve(
+                    build(services),
+                    listen=settings.control.listen,
+                    socket_path=settings.data / "control.sock",
+                    stop=stop,
+                    tls=certificates.context(settings, certificates.CONTROL),
+                    on_ready=lambda _port: _greet(services),
+                )
+        finally:
+            await feed.stop()
+
+
+def prepare_data(data: Path) -> None:
+    """Make the data directory, for this account only."""
+    data.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServer, Bundle]]:
+    """Open everything the control role owns, and close it in the opposite order."""
+    clock = SystemClock()
+    ids = IdSource(clock)
+    custodian = Custodian.open(settings.keys.provider, settings.data)
+    workspace = Workspace(settings.resolve(settings.policies.path))
+    # The policies are read before anything listens: the first start with a broken set fails.
+    bundle = await asyncio.to_thread(workspace.load)
+    store = Store.open(settings.control.database, settings.data)
+    try:
+        directory = Directory(store, clock, ids)
+        directory.register_upstreams({u.name: u.environment for u in settings.upstream})
+        point = DecisionPoint()
+        point.publish(bundle)
+        point.advance(directory.snapshot)
+        directory.subscribe(lambda _delta: point.advance(directory.snapshot))
+        issuer = LocalIssuer(
+            custodian,
+            issuer=issuer_of(settings),
+            audience=audience_of(settings),
+            clock=clock,
+            ids=ids,
+            lifetime=settings.identity.token_lifetime,
+            test_minting=settings.identity.test_minting,
+        )
+        async with AuditWriter(
+            settings.data / "audit", "control", clock=clock, ids=ids, settings=settings.audit
+        ) as audit:
+            services = Services(
+                settings=settings,
+                clock=clock,
+                ids=ids,
+                directory=directory,
+                custodian=custodian,
+                issuer=issuer,
+                device_authority=DeviceAuthority(custodian, clock.now()),
+                point=point,
+                audit=audit,
+                reader=AuditReader(settings.data / "audit"),
+                workspace=workspace,
+            )
+            yield services, _feed(services), bundle
+    finally:
+        store.close()
+
+
+def _feed(services: Services) -> FeedServer:
+    def s3_secret(key: KeyRecord) -> str | None:
+        return services.custodian.s3_secret(key.id, key.generation) if key.access_key_id else None
+
+    return FeedServer(
+        services.settings.data / "feed.sock",
+        services.directory,
+        s3_secret=s3_secret,
+        issuer_jwks=services.issuer.jwks,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run jobs beside a block and end them with it; a job that fails is told, and ends nothing else."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    for task in tasks:
+        task.add_done_callback(_tell_failure)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("control_job_failed", error=str(error), kind=type(error).__name__)
+
+
+def _publisher(services: Services, feed: FeedServer) -> Any:
+    def publish(bundle: Bundle) -> None:
+        services.point.publish(bundle)
+        feed.on_bundle(bundle)
+
+    return publish
+
+
+def _reporter(feed: FeedServer) -> Any:
+    def report(error: DoorwardError) -> None:
+        feed.on_bundle_error(error.message)
+
+    return report
+
+
+def _greet(services: Services) -> None:
+    """Print the one-time link that makes the first admin; it is shown nowhere else."""
+    link = first_admin_link(services, "startup")
+    if link is not None:
+        sys.stdout.write(f"first admin: open {link} within 15 minutes; it works once\n")
+        sys.stdout.flush()

@@ -1,0 +1,200 @@
+"""The gateway role: decide and enforce in front of the upstreams; no database, no signing keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import structlog
+
+from doorward import telemetry
+from doorward.app import certificates
+from doorward.app.naming import audience_of
+from doorward.app.supervisor import set_when_asked
+from doorward.audit.writer import AuditWriter
+from doorward.core.clock import Clock, SystemClock
+from doorward.core.errors import InvalidConfigError
+from doorward.core.feed import Bundle, Delta, Known
+from doorward.core.ids import IdSource
+from doorward.core.ports import CredentialRegistry
+from doorward.decisions.point import DecisionPoint
+from doorward.directory.feed import FeedClient
+from doorward.directory.snapshot import Snapshot
+from doorward.gateway.adapter import Adapter
+from doorward.gateway.canonical import opaque_after
+from doorward.gateway.edge import Edge
+from doorward.gateway.flow import Flow
+from doorward.gateway.limits import MemoryLimits
+from doorward.gateway.metrics import GatewayMetrics
+from doorward.gateway.protocols.mlflow import MlflowAdapter
+from doorward.gateway.protocols.openai import OpenAIAdapter
+from doorward.gateway.protocols.s3 import S3Adapter
+from doorward.gateway.server import AdminSocket, GatewayServer, Readiness
+from doorward.gateway.streams import OpenAnswers
+from doorward.gateway.upstream import HttpUpstream
+from doorward.identity.authenticate import Authenticator
+from doorward.settings import S3CredentialHolder, Settings, UpstreamSettings
+
+_log = structlog.get_logger()
+
+
+class World:
+    """What the feed has told so far: the snapshot the registry answers from, and the decision point."""
+
+    def __init__(self) -> None:
+        """Know nothing; until the feed has spoken everybody is refused."""
+        self.point = DecisionPoint()
+        self.snapshot = Snapshot.of(Known(version=0))
+
+    def registry(self) -> CredentialRegistry:
+        """Return the newest snapshot, as credentials are checked against it."""
+        return self.snapshot
+
+    def issuer_jwks(self) -> Mapping[str, Any]:
+        """Return the local issuer's public keys."""
+        return self.snapshot.known.issuer_jwks
+
+    def on_known(self, known: Known) -> None:
+        """Take the whole state."""
+        self.snapshot = Snapshot.of(known)
+        self.point.advance(self.snapshot)
+
+    def on_delta(self, delta: Delta) -> None:
+        """Take one change."""
+        self.snapshot = self.snapshot.with_delta(delta)
+        self.point.advance(self.snapshot)
+
+    def on_bundle(self, bundle: Bundle) -> None:
+        """Decide by new policies."""
+        self.point.publish(bundle)
+        _log.info("bundle_activated", bundle=bundle.digest, policies=len(bundle.policies))
+
+    def on_error(self, reason: str) -> None:
+        """Say that newer policies were refused; the last good ones rule on."""
+        _log.warning("bundle_refused", reason=reason)
+
+
+async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> None:
+    """Run the gateway role until it is asked to stop; raises InvalidConfigError when it cannot start."""
+    telemetry.configure(role="gateway")
+    clock = SystemClock()
+    ids = IdSource(clock)
+    world = World()
+    feed = FeedClient(
+        settings.data / "feed.sock", world.on_known, world.on_delta, world.on_bundle, world.on_error
+    )
+    authenticator = Authenticator(
+        world.registry,
+        settings.issuer,
+        world.issuer_jwks,
+        clock,
+        audience_of(settings),
+        test_minting=settings.identity.test_minting,
+    )
+    async with (
+        AuditWriter(
+            settings.data / "audit", "gateway", clock=clock, ids=ids, settings=settings.audit
+        ) as audit,
+        _following(feed),
+    ):
+        tls = certificates.context(settings, certificates.GATEWAY)
+        server = _server(
+            settings,
+            world=world,
+            feed=feed,
+            authenticator=authenticator,
+            audit=audit,
+            clock=clock,
+            ids=ids,
+            tls=tls,
+        )
+        renewal = asyncio.create_task(
+            certificates.keep_loaded(tls, certificates.files(settings, certificates.GATEWAY))
+        )
+        stop = asyncio.Event()
+        asking = asyncio.create_task(set_when_asked(stop, lifeline))
+        try:
+            await server.run(stop)
+        finally:
+            renewal.cancel()
+            asking.cancel()
+            await authenticator.close()
+
+
+def adapter_for(upstream: UpstreamSettings, clock: Clock) -> Adapter:
+    """Return the protocol of an upstream; raise InvalidConfigError for a kind not spoken yet."""
+    match upstream.kind:
+        case "openai":
+            return OpenAIAdapter(upstream)
+        case "mlflow":
+            return MlflowAdapter(upstream)
+        case "s3":
+            return S3Adapter(upstream, clock=clock, etag_key=_etag_key(upstream))
+    raise InvalidConfigError(
+        f"upstream `{upstream.name}`: the protocol `{upstream.kind}` is not spoken yet",
+        hint="This version speaks openai, mlflow and s3.",
+    )
+
+
+def _etag_key(upstream: UpstreamSettings) -> bytes:
+    """Derive the key of masked objects' ETags from the upstream's secret: stable, and no secret itself."""
+    holder = upstream.credential
+    secret = holder.s3.secret_access_key if isinstance(holder, S3CredentialHolder) else upstream.name
+    return hmac.digest(secret.encode(), b"doorward masked etag", hashlib.sha256)
+
+
+def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
+    settings: Settings,
+    *,
+    world: World,
+    feed: FeedClient,
+    authenticator: Authenticator,
+    audit: AuditWriter,
+    clock: Clock,
+    ids: IdSource,
+    tls: Any,
+) -> GatewayServer:
+    open_answers = OpenAnswers(lambda: world.point.changed)
+    metrics = GatewayMetrics(open_answers=lambda: len(open_answers), staleness=feed.staleness)
+    upstreams = {
+        upstream.name: HttpUpstream(upstream, timeout=settings.gateway.upstream_timeout, base=settings.base)
+        for upstream in settings.upstream
+    }
+    flow = Flow(
+        authenticator=authenticator,
+        point=world.point,
+        adapters={upstream.name: adapter_for(upstream, clock) for upstream in settings.upstream},
+        upstreams=upstreams,
+        audit=audit,
+        limits=MemoryLimits(clock),
+        open_answers=open_answers,
+        clock=clock,
+        ids=ids,
+        settings=settings.gateway,
+        staleness=feed.staleness,
+        meter=metrics,
+    )
+    opaque = {u.name: depth for u in settings.upstream if (depth := opaque_after(u.kind)) is not None}
+    readiness = Readiness(world.point, staleness=feed.staleness, max_staleness=settings.gateway.max_staleness)
+    return GatewayServer(
+        flow=flow,
+        edge=Edge(flow, settings=settings.gateway, ids=ids, opaque=opaque, tls=tls),
+        admin=AdminSocket(settings.data / "gateway.sock", readiness, metrics),
+        open_answers=open_answers,
+        upstreams=tuple(upstreams.values()),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _following(feed: FeedClient) -> AsyncIterator[None]:
+    """Follow the feed for the length of a block."""
+    task = asyncio.create_task(feed.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
