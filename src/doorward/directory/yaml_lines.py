@@ -55,7 +55,8 @@ class Reader:
             root: yaml.Node | None = yaml.compose(text, Loader=_LOADER)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            line = 1 if mark is None else mark.line + 1
+            # The parser may put the end of the text on a line of its own.
+            line = 1 if mark is None else min(mark.line, text.count("\n")) + 1
             raise InvalidConfigError(f"{self.source}:{line}: {error.problem or 'not YAML'}") from error
         except (yaml.YAMLError, UnicodeError) as error:
             raise InvalidConfigError(f"{self.source}:1: not readable as YAML text") from error
