@@ -223,9 +223,10 @@ class _Chain:
         )
 
     def _unlinked(self, record: dict[str, Any], following: list[bytes]) -> Break:
-        """Tell which of two neighbours that do not fit is the false one: the next record knows."""
+        """Tell which of two neighbours that do not fit is false: the next record or the head knows."""
         after = _peek(following[0]) if following else {}
-        if after.get("prev") == record["hash"] and self._last:
+        kept = any(each.size == record["seq"] and each.head == record["hash"] for each in self._promises)
+        if (kept or after.get("prev") == record["hash"]) and self._last:
             return self._break(
                 "changed",
                 self.seq,
