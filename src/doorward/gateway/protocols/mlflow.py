@@ -41,12 +41,16 @@ _ARTIFACT_ACTIONS = {"GET": Action.EXPORT, "PUT": Action.MODIFY, "DELETE": Actio
 
 
 class Detail(msgspec.Struct, frozen=True, kw_only=True):
-    """What `name` found out and `refine`, `forward` and `not_found` need again."""
+    """What `name` found out and `refine`, `forward` and `not_found` need again.
+
+    `asks` are those of a pending naming that has none yet: without `refine` it stays denied.
+    """
 
     subject: Subject
     kind: Kind = Kind.PASS
     fields: dict[str, Any] = {}
     artifact: ArtifactPath | None = None
+    asks: tuple[Ask, ...] = ()
     pending: bool = False
     owned: bool = False
 
@@ -84,12 +88,17 @@ class MlflowAdapter:
             if values.setdefault(key, value) != value:
                 refuse(f"`{key}` differs between the path and the body", "Give the same value.")
         asks = route.asks(Call(self._names, Fields(values), self.settings))
+        detail = Detail(
+            subject=route.subject, kind=route.kind, fields=values, asks=asks, pending=route.pending
+        )
+        # A stage's naming is the strictest there is; a logged model's is not known before `refine`.
+        known = not route.pending or route.subject is Subject.VERSION
         return Naming(
-            asks=asks,
+            asks=asks if known else (),
             route=f"{route.method} {route.path}",
             model=str(values.get("name") or ""),
-            lists=not asks,
-            detail=Detail(subject=route.subject, kind=route.kind, fields=values, pending=route.pending),
+            lists=route.kind in {Kind.SEARCH, Kind.EXPERIMENT},
+            detail=detail,
         )
 
     def _name_artifact(self, request: Request, body: bytes, path: str) -> Naming:
@@ -107,14 +116,15 @@ class MlflowAdapter:
             refuse(f"a {request.method} of an artifact has a body", "Send none.")
         artifact = self._names.artifact(path)
         owner, experiment = artifact.owners(self._names)
-        return Naming(
+        detail = Detail(
+            subject=Subject.NOTHING if listed else Subject.ARTIFACT,
+            fields=values,
+            artifact=artifact,
             asks=(Ask(action, owner), Ask(Action.VIEW, experiment)),
-            route=f"{request.method} {ARTIFACTS}" + ("" if listed else "/{path}"),
-            detail=Detail(
-                subject=Subject.NOTHING if listed else Subject.ARTIFACT,
-                fields=values, artifact=artifact, pending=True,
-            ),
-        )  # fmt: skip
+            pending=True,
+        )
+        route = f"{request.method} {ARTIFACTS}" + ("" if listed else "/{path}")
+        return Naming(asks=(), route=route, detail=detail)
 
     async def refine(self, request: Request, naming: Naming, upstream: UpstreamClient) -> Naming:  # noqa: ARG002 -- the port's
         """Complete a naming that depends on the upstream: whose bytes these are, what is deployed now.
@@ -129,8 +139,8 @@ class MlflowAdapter:
         if naming.route.endswith("/transition-stage"):
             asks = await self._refine_transition(naming, call, upstream)
         else:
-            asks = await self._refine_owner(naming, detail, upstream)
-        owned = asks != naming.asks and detail.kind is Kind.LOGGED_MODEL
+            asks = await self._refine_owner(detail, upstream)
+        owned = asks != detail.asks and detail.kind is Kind.LOGGED_MODEL
         done = msgspec.structs.replace(detail, pending=False, owned=owned)
         return msgspec.structs.replace(naming, asks=asks, detail=done)
 
@@ -149,14 +159,12 @@ class MlflowAdapter:
         )
         return (Ask(Action.DEPLOY if deployed else Action.MODIFY, call.version()),)
 
-    async def _refine_owner(
-        self, naming: Naming, detail: Detail, upstream: UpstreamClient
-    ) -> tuple[Ask, ...]:
+    async def _refine_owner(self, detail: Detail, upstream: UpstreamClient) -> tuple[Ask, ...]:
         identifier = detail.artifact.identifier if detail.artifact else str(detail.fields["model_id"])
         versions = await self._versions_made_from(identifier, detail.artifact, upstream)
         if not versions:
-            return naming.asks
-        action = naming.asks[0].action
+            return detail.asks
+        action = detail.asks[0].action
         # Changing what a registered version consists of is what deploying it anew would be.
         touches_bytes = detail.artifact is not None and action in {Action.MODIFY, Action.DELETE}
         actions = (action, Action.DEPLOY) if touches_bytes else (action,)
