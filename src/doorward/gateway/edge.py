@@ -33,6 +33,7 @@ _SLOWEST_BODY = 1024
 _WRITE_SECONDS = 60.0
 _IDLE_SECONDS = 75.0
 _TLS_CLOSE_SECONDS = 2.0
+_LAST_SECONDS = 0.5
 _NO_CONTENT = frozenset({204, 304})
 
 
@@ -153,14 +154,20 @@ class Edge:
                 hint="Stop what listens there (`ss -ltnp` names it), or set [gateway] listen.",
             ) from reason
 
-    async def stop(self, grace: float) -> None:
-        """Stop accepting, let open answers finish within `grace` seconds, then close every connection."""
+    async def drain(self, grace: float) -> None:
+        """Stop accepting, and wait at most `grace` seconds for the requests under way."""
         if self._listener is not None:
             self._listener.close()
         if self._http is not None:
             self._http.close_idle()
             await self._http.finished(grace)
-            await self._http.shutdown(0.1)
+
+    async def close(self) -> None:
+        """Close every connection that is left."""
+        if self._listener is not None:
+            self._listener.close()
+        if self._http is not None:
+            await self._http.shutdown(_LAST_SECONDS)
         self._listener = self._http = None
 
     # One request

@@ -19,7 +19,7 @@ class GatewayMetrics:
         staleness: Callable[[], float],
         audit_lag: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """Take the live values: a count, seconds since the control plane was heard, seconds of unwritten audit."""
+        """Take the live values: a count, then seconds."""
         self._registry = CollectorRegistry()
         self._answers = Counter(
             "doorward_requests",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,8 +67,12 @@ class AdminSocket:
         await self._runner.setup()
         try:
             self._path.unlink(missing_ok=True)
-            await web.UnixSite(self._runner, str(self._path)).start()
-            self._path.chmod(0o600)
+            # Nobody else may connect, not even between making the socket and narrowing its mode.
+            before = os.umask(0o177)
+            try:
+                await web.UnixSite(self._runner, str(self._path)).start()
+            finally:
+                os.umask(before)
         except OSError as reason:
             raise InvalidConfigError(
                 f"cannot make the admin socket {self._path}: {reason.strerror or reason}",
@@ -135,9 +140,9 @@ class GatewayServer:
 
     async def stop(self) -> None:
         """Drain: accept nothing more, let open answers finish within the grace, cut the rest, close."""
-        closing = asyncio.create_task(self._edge.stop(self._grace))
-        await closing
+        await self._edge.drain(self._grace)
         self._open.cut_all("the gateway stopped")
+        await self._edge.close()
         for task in self._tasks:
             task.remove_done_callback(self._died)
             task.cancel()
