@@ -38,15 +38,15 @@ def key(name: str) -> KeyRecord:
 class Gateway:
     """Keep a snapshot as a gateway does."""
 
-    def __init__(self, path: Path, **options: float) -> None:
+    def __init__(self, path: Path, silence: float) -> None:
         self.snapshot: Snapshot | None = None
         self.states = 0
         self.bundles: list[Bundle] = []
         self.errors: list[str] = []
         self.delta_seen_at = 0.0
         self.client = FeedClient(
-            path, self.known, self.delta, self.bundles.append, self.errors.append, **options
-        )  # type: ignore[arg-type]  # only floats are passed
+            path, self.known, self.delta, self.bundles.append, self.errors.append, silence=silence
+        )
 
     def known(self, known: Known) -> None:
         self.snapshot = Snapshot.of(known)
@@ -64,13 +64,13 @@ class Gateway:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- any condition, not an event of ours
             await asyncio.sleep(0.002)
 
 
 @contextlib.asynccontextmanager
-async def following(path: Path, **options: float) -> AsyncIterator[Gateway]:
-    gateway = Gateway(path, **options)
+async def following(path: Path, *, silence: float = 5.0) -> AsyncIterator[Gateway]:
+    gateway = Gateway(path, silence)
     task = asyncio.create_task(gateway.client.run())
     try:
         yield gateway
@@ -106,9 +106,8 @@ async def server(path: Path, directory: Directory) -> AsyncIterator[FeedServer]:
     await made.stop()
 
 
-async def test_a_gateway_gets_the_state_then_every_change_in_order(
-    path: Path, directory: Directory, server: FeedServer
-) -> None:
+@pytest.mark.usefixtures("server")
+async def test_a_gateway_gets_the_state_then_every_change_in_order(path: Path, directory: Directory) -> None:
     directory.add_key(key("early"))
     async with following(path) as gateway:
         await until(lambda: gateway.version == directory.snapshot.version)
@@ -125,9 +124,8 @@ async def test_a_gateway_gets_the_state_then_every_change_in_order(
         assert bare == list(directory.known().keys)
 
 
-async def test_a_revocation_arrives_within_milliseconds(
-    path: Path, directory: Directory, server: FeedServer
-) -> None:
+@pytest.mark.usefixtures("server")
+async def test_a_revocation_arrives_within_milliseconds(path: Path, directory: Directory) -> None:
     times: list[float] = []
     async with following(path) as gateway:
         await until(lambda: gateway.version == directory.snapshot.version)
@@ -143,9 +141,8 @@ async def test_a_revocation_arrives_within_milliseconds(
     assert sorted(times)[len(times) // 2] < 0.05
 
 
-async def test_changes_from_many_threads_reach_every_gateway(
-    path: Path, directory: Directory, server: FeedServer
-) -> None:
+@pytest.mark.usefixtures("server")
+async def test_changes_from_many_threads_reach_every_gateway(path: Path, directory: Directory) -> None:
     async with following(path) as one, following(path) as two:
         await asyncio.gather(*(asyncio.to_thread(directory.add_key, key(str(n))) for n in range(40)))
         await until(lambda: one.version == two.version == directory.snapshot.version)
@@ -154,9 +151,7 @@ async def test_changes_from_many_threads_reach_every_gateway(
         assert one.snapshot.known == two.snapshot.known
 
 
-async def test_bundles_reach_those_here_and_those_who_come_later(
-    path: Path, directory: Directory, server: FeedServer
-) -> None:
+async def test_bundles_reach_those_here_and_those_who_come_later(path: Path, server: FeedServer) -> None:
     async with following(path) as early:
         await until(lambda: early.states == 1)
         server.on_bundle(BUNDLE)
@@ -198,7 +193,8 @@ async def test_a_gateway_outlives_the_control_process_and_knows_how_stale_it_is(
         await again.stop()
 
 
-async def test_the_heart_beats(path: Path, server: FeedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("server")
+async def test_the_heart_beats(path: Path) -> None:
     reader, writer = await asyncio.open_unix_connection(str(path))
     async with asyncio.timeout(5):
         first = msgspec.json.decode(await reader.readline(), type=Message)
@@ -229,8 +225,9 @@ async def test_a_gap_a_broken_line_and_silence_each_start_over(path: Path) -> No
     fake.close()
 
 
+@pytest.mark.usefixtures("server")
 async def test_a_callback_that_fails_starts_over_with_the_whole_state(
-    path: Path, directory: Directory, server: FeedServer
+    path: Path, directory: Directory
 ) -> None:
     states: list[int] = []
 
@@ -254,12 +251,12 @@ async def test_a_client_that_does_not_read_is_dropped_and_delays_nobody(
     with socket.socket(socket.AF_UNIX) as slow:
         slow.connect(str(path))
         async with following(path) as gateway:
-            await until(lambda: len(server._clients) == 2)
+            await until(lambda: server.clients == 2)
             big = Bundle(digest="sha256:01", schema="x" * 1_000_000, policies=())
             for number in range(12):
                 server.on_bundle(big)
                 await until(lambda n=number: len(gateway.bundles) == n + 1)  # type: ignore[misc]  # bound early
-            await until(lambda: len(server._clients) == 1)
+            await until(lambda: server.clients == 1)
             directory.add_key(key("k"))
             await until(lambda: gateway.version == directory.snapshot.version)
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from doorward.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from doorward.core.feed import Delta, Known
 from doorward.core.model import Entity, EntityUid
-from doorward.core.values import entity_to_json
+from doorward.core.values import entity_to_json, uid_from_json
 from doorward.directory import plan as planning
 from doorward.directory.effective import is_asset, is_principal
 from doorward.directory.plan import Held, Plan
@@ -86,7 +86,9 @@ class Directory:
 
     def plan(self, org: Org, prune: bool = False) -> Plan:  # noqa: FBT001, FBT002 -- the two-argument form others call
         """Return what applying the file would change; raise InvalidConfigError or ConflictError."""
-        return planning.make(org, self._held, prune=prune)
+        plan = planning.make(org, self._held, prune=prune)
+        self._keep_someone(plan)
+        return plan
 
     def apply(
         self,
@@ -101,7 +103,7 @@ class Directory:
         With `expected`, raise ConflictError if the directory changed since that plan was made.
         """
         with self._changing:
-            plan = planning.make(org, self._held, prune=prune)
+            plan = self.plan(org, prune)
             if expected is not None and plan != expected:
                 raise ConflictError(
                     "the directory changed while the plan was shown", hint="Run the command again."
@@ -235,6 +237,17 @@ class Directory:
     def _require(self, uid: EntityUid, right_kind: bool) -> None:  # noqa: FBT001 -- the caller's own test
         if not right_kind or uid not in self.snapshot.stated:
             raise NotFoundError(f"{uid} is not known", hint="Declare it in org.yaml and `doorward apply` it.")
+
+    def _keep_someone(self, plan: Plan) -> None:
+        """Refuse to remove everyone who can sign in: the next one-time link would make a new admin."""
+        gone = {uid_from_json(uid) for uid in plan.delta.entities_removed}
+        holders = {passkey.principal for passkey in self._accounts.list_passkeys()} if gone else set()
+        if holders and holders <= gone:
+            names = ", ".join(sorted(map(str, holders)))
+            raise ConflictError(
+                f"this would remove {names}, the last who can sign in to the console",
+                hint="Name them in the file, or enrol someone else's passkey first.",
+            )
 
     def _delta(self, **fields: Any) -> Delta:
         return Delta(version=self.snapshot.version + 1, **fields)

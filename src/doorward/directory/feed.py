@@ -129,6 +129,11 @@ class FeedServer:
             self._server = None
             self._path.unlink(missing_ok=True)
 
+    @property
+    def clients(self) -> int:
+        """Return how many gateways follow the feed now."""
+        return len(self._clients)
+
     def on_bundle(self, bundle: Bundle) -> None:
         """Send a new bundle to everyone, and to whoever connects later. Callable from any thread."""
         self._bundle, self._bundle_error = bundle, None

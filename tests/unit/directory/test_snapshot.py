@@ -175,11 +175,11 @@ def test_a_child_is_at_least_as_sensitive_as_its_parent_unless_lowered(
 ) -> None:
     notes = [f'Dataset::"{name}"' for name in lowered]
     known = snapshot(*(asset(n, sensitivity=level) for n, level in tree.items()), lowered=notes)
-    for name in tree:
+    for name, stated in tree.items():
         child = known.resolve(uid("Dataset", name))
         above = known.covering(name.rpartition("/")[0], ("Dataset",))
         if above is None or name in lowered or {".", ".."} & set(name.split("/")):
-            assert sensitivity(child) == tree[name]
+            assert sensitivity(child) == stated
         else:
             assert sensitivity(child) >= sensitivity(known.resolve(above))  # type: ignore[operator]  # whole numbers
 
