@@ -60,7 +60,8 @@ class Custodian:
             )
         directory = data / place
         _make_directory(directory)
-        for file in sorted(directory.iterdir()):
+        # Names with a dot in front are drafts another process is about to put in place.
+        for file in sorted(found for found in directory.iterdir() if not found.name.startswith(".")):
             _read_private(file)
         return cls(directory)
 

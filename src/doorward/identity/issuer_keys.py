@@ -38,7 +38,7 @@ class FedKeys:
     def __init__(self, document: Callable[[], Mapping[str, Any]]) -> None:
         """Read `document` (a JWKS with a member `issuer`) each time; it changes with the feed."""
         self._document = document
-        self._read: tuple[Mapping[str, Any], KeySet] | None = None
+        self._read: tuple[object, KeySet] | None = None
 
     @property
     def issuer(self) -> str | None:
@@ -59,8 +59,9 @@ class FedKeys:
 
     def _keys(self) -> KeySet:
         document = self._document()
-        if self._read is None or (self._read[0] is not document and self._read[0] != document):
-            self._read = (document, read_key_set(document))
+        keys = document.get("keys")
+        if self._read is None or (self._read[0] is not keys and self._read[0] != keys):
+            self._read = (keys, read_key_set(document))
         return self._read[1]
 
 

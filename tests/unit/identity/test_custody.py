@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from doorward.core.errors import InvalidConfigError
+from doorward.identity.custody import Custodian, KeyUse
+
+PEM = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+def open_keys(data: Path) -> Custodian:
+    return Custodian.open("file:keys", data)
+
+
+def test_what_is_made_is_private_from_the_start(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        custodian = open_keys(tmp_path)
+        custodian.p256(KeyUse.ISSUER)
+        custodian.secret(KeyUse.SESSION)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    files = list((tmp_path / "keys").iterdir())
+    assert {file.name for file in files} == {"issuer.pem", "session.secret"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+
+
+def test_each_use_has_its_own_key_and_keeps_it(tmp_path: Path) -> None:
+    one, again = open_keys(tmp_path), open_keys(tmp_path)
+    issuer = one.p256(KeyUse.ISSUER).private_bytes(*PEM)
+    assert again.p256(KeyUse.ISSUER).private_bytes(*PEM) == issuer
+    assert one.p256(KeyUse.DEVICE_CA).private_bytes(*PEM) != issuer
+    assert one.secret(KeyUse.SESSION).reveal() != one.secret(KeyUse.S3_MASTER).reveal()
+    assert one.ed25519(KeyUse.CHECKPOINT).private_bytes(*PEM) == again.ed25519(
+        KeyUse.CHECKPOINT
+    ).private_bytes(*PEM)
+
+
+def test_many_who_come_first_get_the_same_key(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        keys = set(pool.map(lambda _: open_keys(tmp_path).p256(KeyUse.ISSUER).private_bytes(*PEM), range(32)))
+    assert len(keys) == 1
+    assert [file.name for file in (tmp_path / "keys").iterdir()] == ["issuer.pem"]
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "right"), [("keys", 0o750, "700"), ("keys/issuer.pem", 0o640, "600")]
+)
+def test_what_others_can_reach_is_refused_with_the_command_that_mends_it(
+    tmp_path: Path, name: str, mode: int, right: str
+) -> None:
+    open_keys(tmp_path).p256(KeyUse.ISSUER)
+    (tmp_path / name).chmod(mode)
+    with pytest.raises(InvalidConfigError) as caught:
+        open_keys(tmp_path)
+    assert caught.value.hint == f"chmod {right} '{tmp_path / name}'"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_that_belongs_to_another_user_is_refused(tmp_path: Path) -> None:
+    open_keys(tmp_path).p256(KeyUse.ISSUER)
+    os.chown(tmp_path / "keys/issuer.pem", 12345, 12345)
+    with pytest.raises(InvalidConfigError, match="another user"):
+        open_keys(tmp_path)
+
+
+def test_a_link_in_place_of_a_key_or_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "keys").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InvalidConfigError):
+        open_keys(tmp_path)
+    (tmp_path / "keys").unlink()
+    custodian = open_keys(tmp_path)
+    (tmp_path / "keys/issuer.pem").symlink_to(tmp_path / "target")
+    with pytest.raises(InvalidConfigError):
+        custodian.p256(KeyUse.ISSUER)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a key", b"-----BEGIN PRIVATE KEY-----\n"])
+def test_a_damaged_key_is_never_replaced_in_silence(tmp_path: Path, content: bytes) -> None:
+    custodian = open_keys(tmp_path)
+    for file in ("issuer.pem", "session.secret"):
+        (tmp_path / "keys" / file).write_bytes(content)
+        (tmp_path / "keys" / file).chmod(0o600)
+    with pytest.raises(InvalidConfigError, match="issuer"):
+        custodian.p256(KeyUse.ISSUER)
+    with pytest.raises(InvalidConfigError, match="session"):
+        custodian.secret(KeyUse.SESSION)
+    assert (tmp_path / "keys/issuer.pem").read_bytes() == content
+
+
+@pytest.mark.parametrize("provider", ["pkcs11:token=x", "vault:x", "file", "file:", "keys", ""])
+def test_another_provider_is_refused_in_clear_words(tmp_path: Path, provider: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        Custodian.open(provider, tmp_path)
+    assert "provider" in str(caught.value)
+    if provider.startswith("pkcs11"):
+        assert "not available yet" in caught.value.message
+
+
+def test_an_s3_secret_is_derived_from_id_and_generation_alone(tmp_path: Path) -> None:
+    one, again = open_keys(tmp_path), open_keys(tmp_path)
+    secrets = {one.s3_secret(key, generation) for key in ("K1", "K2") for generation in (1, 2)}
+    assert len(secrets) == 4
+    assert one.s3_secret("K1", 1) == again.s3_secret("K1", 1)
+    assert all(len(secret) == 43 for secret in secrets)
+    (tmp_path / "other").mkdir()
+    assert open_keys(tmp_path / "other").s3_secret("K1", 1) != one.s3_secret("K1", 1)
+    assert "K1" not in "".join(file.read_text() for file in (tmp_path / "keys").iterdir())
+
+
+def test_a_custodian_shows_no_key(tmp_path: Path) -> None:
+    custodian = open_keys(tmp_path)
+    secret = custodian.secret(KeyUse.SESSION)
+    assert secret.reveal().hex() not in f"{custodian!r} {secret!r} {secret}"
