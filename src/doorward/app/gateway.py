@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -125,7 +125,9 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
             await authenticator.close()
 
 
-def adapter_for(upstream: UpstreamSettings, clock: Clock) -> Adapter:
+def adapter_for(
+    upstream: UpstreamSettings, *, registry: Callable[[], CredentialRegistry], clock: Clock
+) -> Adapter:
     """Return the protocol of an upstream; raise InvalidConfigError for a kind not spoken yet."""
     match upstream.kind:
         case "openai":
@@ -133,7 +135,7 @@ def adapter_for(upstream: UpstreamSettings, clock: Clock) -> Adapter:
         case "mlflow":
             return MlflowAdapter(upstream)
         case "s3":
-            return S3Adapter(upstream, clock=clock, etag_key=_etag_key(upstream))
+            return S3Adapter(upstream, registry=registry, etag_key=_etag_key(upstream), clock=clock)
     raise InvalidConfigError(
         f"upstream `{upstream.name}`: the protocol `{upstream.kind}` is not spoken yet",
         hint="This version speaks openai, mlflow and s3.",
@@ -167,7 +169,10 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
     flow = Flow(
         authenticator=authenticator,
         point=world.point,
-        adapters={upstream.name: adapter_for(upstream, clock) for upstream in settings.upstream},
+        adapters={
+            upstream.name: adapter_for(upstream, registry=world.registry, clock=clock)
+            for upstream in settings.upstream
+        },
         upstreams=upstreams,
         audit=audit,
         limits=MemoryLimits(clock),
