@@ -54,6 +54,12 @@ class Loaded:
         self.ancestors = ancestors
         self.slices: dict[tuple[EntityUid, EntityUid, EntityUid], tuple[Rule, ...]] = {}
 
+    @classmethod
+    def of(cls, handle: cedarpy.Entities, entities: Mapping[EntityUid, Entity]) -> Loaded:
+        """Keep a handle with the same entities, whose parents say what lies above what."""
+        parents = {uid: entity.parents for uid, entity in entities.items()}
+        return cls(handle, entities, {uid: scope.ancestors(parents, uid) for uid in entities})
+
     def above(self, uid: EntityUid) -> frozenset[EntityUid]:
         """Return the ancestors of `uid`; none when it was not loaded."""
         return self.ancestors.get(uid, frozenset())
@@ -98,8 +104,7 @@ class Engine:
             handle = cedarpy.Entities.from_json_str(text, self._schema)
         except ValueError as reason:
             raise InvalidRequestError(f"entities do not fit the schema: {reason}") from reason
-        parents = {uid: entity.parents for uid, entity in entities.items()}
-        return Loaded(handle, entities, {uid: scope.ancestors(parents, uid) for uid in entities})
+        return Loaded.of(handle, entities)
 
     def evaluate(self, request: AccessRequest, loaded: Loaded) -> Answer:
         """Return what the policies say of one request on these entities. No I/O; never raises on data."""

@@ -17,6 +17,7 @@ _STACK = 256 * 1024 * 1024
 _CPU_SECONDS = 120
 _MEMORY = 4 * 1024 * 1024 * 1024
 _UNFINISHED = "unexpected end of input"
+_SEARCHED = 1000  # tokens of a policy in which the place of an error is looked for
 
 
 def _parse(text: str) -> tuple[dict[str, Any] | None, str]:
@@ -26,7 +27,7 @@ def _parse(text: str) -> tuple[dict[str, Any] | None, str]:
     except ValueError as reason:
         return None, str(reason)
     if document["templates"] or document["templateLinks"]:
-        return None, "a template (`?principal`, `?resource`) cannot be used here"
+        return None, "a template (a slot with `?`) cannot be used here"
     found = list(document["staticPolicies"].values())
     if len(found) != 1:
         return None, f"one policy was expected here, {len(found)} were read"
@@ -44,15 +45,10 @@ def _as_set(policies: dict[str, Any]) -> str:
 
 def _fails_at(text: str, ends: list[int]) -> int:
     """Return the index of the first token after which no policy can go on."""
-    low, high = 0, len(ends) - 1
-    while low < high:
-        middle = (low + high) // 2
-        _, error = _parse(text[: ends[middle]])
-        if error == _UNFINISHED:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+    for number, end in enumerate(ends[:_SEARCHED]):
+        if _parse(text[:end])[1] != _UNFINISHED:
+            return number
+    return len(ends) - 1
 
 
 def _policy(text: str, ends: list[int], schema: cedarpy.Schema) -> dict[str, Any]:
