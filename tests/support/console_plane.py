@@ -25,6 +25,9 @@ from doorward.core.ids import IdSource
 from doorward.core.record import DecisionRecord
 from doorward.decisions.point import DecisionPoint
 from doorward.directory.administration import Directory
+from doorward.identity.custody import Custodian
+from doorward.identity.device_authority import DeviceAuthority
+from doorward.identity.issuer import LocalIssuer
 from doorward.policies.workspace import packaged_schema
 from doorward.settings import Settings
 from doorward.store.opened import Store
@@ -106,12 +109,15 @@ async def running(
     local_operator: str | None = None,
     policies: str = POLICIES,
     upstreams: tuple[str, ...] = ("llm", "store"),
+    issues: bool = False,
+    test_minting: bool = False,
 ) -> AsyncIterator[Plane]:
     data = Path(tempfile.mkdtemp(prefix="dw", dir="/tmp"))
     port = free_port()
     settings = Settings(
         control={"listen": f"127.0.0.1:{port}", "local_operator": local_operator},
         upstream=[{"name": name, "kind": "http", "url": "http://127.0.0.1:9"} for name in upstreams],
+        identity={"test_minting": test_minting},
         data=data,
         base=data,
     )
@@ -125,12 +131,20 @@ async def running(
     directory.subscribe(lambda _delta: point.advance(directory.snapshot))
     issuer: Any = SimpleNamespace(jwks=lambda: {"keys": []}, issuer="urn:doorward:test")
     nothing: Any = None
+    custodian, authority = nothing, nothing
+    if issues:
+        custodian = Custodian.open("file:keys", data)
+        authority = DeviceAuthority(custodian, clock.now())
+        issuer = LocalIssuer(
+            custodian, issuer=f"http://127.0.0.1:{port}", audience="http://127.0.0.1:8640", clock=clock, ids=ids,
+            test_minting=test_minting,
+        )  # fmt: skip
     stop = asyncio.Event()
     ready = asyncio.Event()
     async with AuditWriter(data / "audit", "control", clock=clock, ids=ids, settings=settings.audit) as audit:
         services = Services(
-            settings=settings, clock=clock, ids=ids, directory=directory, custodian=nothing, issuer=issuer,
-            device_authority=nothing, point=point, audit=audit, reader=AuditReader(data / "audit"),
+            settings=settings, clock=clock, ids=ids, directory=directory, custodian=custodian,
+            issuer=issuer, device_authority=authority, point=point, audit=audit, reader=AuditReader(data / "audit"),
             workspace=nothing,
         )  # fmt: skip
         app = build(services)

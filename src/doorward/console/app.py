@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from doorward import __version__
 from doorward.console import api, doors, health, pages, problems, wellknown
-from doorward.console.authorise import request_id
+from doorward.console.authorise import is_governed, request_id
 from doorward.console.guard import Guard
 from doorward.console.render import STATIC, page, require_vendored
 from doorward.core.errors import DoorwardError, UnauthenticatedError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from doorward.console.services import Services
 
 API = "/api/v1"
-# Every route that is not governed; a test compares this list with the application's routes.
+# Every route that is not governed: the application does not start with another.
 PUBLIC = frozenset(
     {
         "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs",
@@ -43,7 +44,8 @@ _SAID = {
 def build(services: Services, *, api_routers: Sequence[APIRouter] | None = None) -> FastAPI:
     """Build the application; `api_routers` replaces the default nouns under /api/v1.
 
-    Raises InvalidConfigError when the console's scripts and fonts have not been built.
+    Raises InvalidConfigError when the console's scripts and fonts have not been built, RuntimeError
+    for a route that nobody authorises.
     """
     require_vendored()
     app = FastAPI(
@@ -56,15 +58,23 @@ def build(services: Services, *, api_routers: Sequence[APIRouter] | None = None)
     )
     app.state.services = services
     for router in api.routers(services) if api_routers is None else api_routers:
-        app.include_router(router, prefix=API)
+        _include(app, router, API)
     for part in (health, wellknown, doors, pages):
-        app.include_router(part.router(services))
+        _include(app, part.router(services))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(DoorwardError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_middleware(Guard, settings=services.settings, ids=services.ids)
     return app
+
+
+def _include(app: FastAPI, router: APIRouter, prefix: str = "") -> None:
+    for route in router.routes:
+        path = prefix + str(getattr(route, "path", "?"))
+        if path not in PUBLIC and not (isinstance(route, APIRoute) and is_governed(route.dependant)):
+            raise RuntimeError(f"route {path} is neither governed nor on the list of public routes")
+    app.include_router(router, prefix=prefix)
 
 
 def _on_error(request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastapi import Request
+from fastapi.dependencies.models import Dependant
 
 from doorward.console import session as sessions
 from doorward.console.services import Services
@@ -76,8 +77,16 @@ def govern(
     async def authorise(request: Request) -> Actor:
         return await admit(request, rule)
 
-    authorise.rule = rule  # type: ignore[attr-defined]  # read by the test that enumerates routes
+    authorise.rule = rule  # type: ignore[attr-defined]  # read by `is_governed`
     return authorise
+
+
+def is_governed(dependant: Dependant) -> bool:
+    """Return whether a route's dependencies, at any depth, include `govern`."""
+    return any(
+        isinstance(getattr(inner.call, "rule", None), Rule) or is_governed(inner)
+        for inner in dependant.dependencies
+    )
 
 
 async def admit(request: Request, rule: Rule) -> Actor:

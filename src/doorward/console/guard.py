@@ -144,7 +144,7 @@ class Guard:
 
     async def _run(self, scope: Scope, bounded: _Bounded, answer: _Answer) -> None:
         try:
-            await self._app(scope, bounded.receive, answer.send)
+            await self._app(scope, bounded.receive, _unless_exceeded(bounded, answer))
         except _TooLargeError:
             await self._instead(scope, bounded, answer, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         except Exception:  # noqa: BLE001 -- the outermost frame: nothing leaves without its headers
@@ -169,6 +169,17 @@ class _TooLargeError(Exception):
     pass
 
 
+def _unless_exceeded(bounded: _Bounded, answer: _Answer) -> Send:
+    """Send, unless the body was cut: whatever the application made of the cut body is not the answer."""
+
+    async def send(message: Message) -> None:
+        if bounded.exceeded and not answer.started:
+            raise _TooLargeError
+        await answer.send(message)
+
+    return send
+
+
 class _Bounded:
     """Count the body and stop reading past the bound."""
 
@@ -176,10 +187,14 @@ class _Bounded:
         self._receive = receive
         self._read = 0
 
+    @property
+    def exceeded(self) -> bool:
+        return self._read > MAX_BODY
+
     async def receive(self) -> Message:
         message = await self._receive()
         self._read += len(message.get("body", b""))
-        if self._read > MAX_BODY:
+        if self.exceeded:
             raise _TooLargeError
         return message
 

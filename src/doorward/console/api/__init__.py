@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,5 +17,4 @@ MODULES = (
 
 def routers(services: Services) -> list[APIRouter]:
     """Build the router of every noun."""
-    present = (name for name in MODULES if find_spec(f"{__name__}.{name}"))
-    return [import_module(f"{__name__}.{name}").router(services) for name in present]
+    return [import_module(f"{__name__}.{name}").router(services) for name in MODULES]
