@@ -17,6 +17,7 @@ from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
 from doorward.core.model import Entity, EntityUid, Value
 from doorward.core.values import entity_from_json, entity_to_json, uid_from_json
 from doorward.directory import effective
+from doorward.directory.key_table import KeyTable
 from doorward.directory.names import lineage
 from doorward.directory.vocabulary import CONTROLS, ENVIRONMENTS, GROUPING
 from doorward.directory.zones import ZoneMap
@@ -36,8 +37,6 @@ class Snapshot:
     """Answer what is known at `version`. Never changes; `with_delta` makes the next one."""
 
     __slots__ = (
-        "_by_access_key",
-        "_by_hash",
         "_certificates",
         "_effective",
         "_entities",
@@ -46,7 +45,6 @@ class Snapshot:
         "_keys",
         "_lowered",
         "_revoked",
-        "_zone_map",
         "_zones",
         "version",
     )
@@ -56,22 +54,19 @@ class Snapshot:
         *,
         version: int,
         entities: dict[EntityUid, Entity],
-        keys: dict[str, KeyRecord],
+        keys: KeyTable,
         identities: dict[tuple[str, str], EntityUid],
         certificates: dict[str, DeviceCertificate],
-        zones: dict[str, tuple[str, ...]],
+        zones: ZoneMap,
         revoked: frozenset[str],
         jwks: dict[str, Any],
         lowered: frozenset[str],
     ) -> None:
-        """Keep the tables and index the keys; the caller never touches them again."""
+        """Keep the tables; the caller never touches them again."""
         self.version = version
         self._entities, self._keys = entities, keys
         self._identities, self._certificates = identities, certificates
         self._zones, self._revoked, self._jwks, self._lowered = zones, revoked, jwks, lowered
-        self._by_hash = {key.hash: key for key in keys.values()}
-        self._by_access_key = {key.access_key_id: key for key in keys.values() if key.access_key_id}
-        self._zone_map = ZoneMap(zones)
         # Filled as asked; bounded by the number of registered entities.
         self._effective: dict[EntityUid, Entity] = {}
 
@@ -81,10 +76,10 @@ class Snapshot:
         return cls(
             version=known.version,
             entities={e.uid: e for e in map(entity_from_json, known.entities)},
-            keys={key.id: key for key in known.keys},
+            keys=KeyTable(known.keys),
             identities={(link.issuer, link.subject): link.principal for link in known.identities},
             certificates={c.fingerprint: c for c in known.certificates},
-            zones=dict(known.zones),
+            zones=ZoneMap(known.zones),
             revoked=frozenset(known.revoked_tokens),
             jwks=known.issuer_jwks,
             lowered=frozenset(known.lowered),
@@ -104,10 +99,10 @@ class Snapshot:
         return Snapshot(
             version=delta.version,
             entities=_merged(self._entities, entities, removed),
-            keys=_merged(self._keys, {key.id: key for key in delta.keys}, delta.keys_removed),
+            keys=self._keys.changed(delta.keys, delta.keys_removed),
             identities=_merged(self._identities, links, delta.identities_removed),
             certificates=_merged(self._certificates, certificates, delta.certificates_removed),
-            zones=self._zones if delta.zones is None else dict(delta.zones),
+            zones=self._zones if delta.zones is None else ZoneMap(delta.zones),
             revoked=self._revoked.union(delta.tokens_revoked),
             jwks=self._jwks,
             lowered=self._lowered if delta.lowered is None else frozenset(delta.lowered),
@@ -119,10 +114,10 @@ class Snapshot:
         return Known(
             version=self.version,
             entities=tuple(entity_to_json(self._entities[uid]) for uid in sorted(self._entities)),
-            keys=tuple(key for _, key in sorted(self._keys.items())),
+            keys=tuple(key for _, key in sorted(self._keys.by_id.items())),
             identities=tuple(IdentityLink(*pair, uid) for pair, uid in sorted(self._identities.items())),
             certificates=tuple(c for _, c in sorted(self._certificates.items())),
-            zones=dict(sorted(self._zones.items())),
+            zones=dict(sorted(self._zones.zones.items())),
             revoked_tokens=tuple(sorted(self._revoked)),
             issuer_jwks=self._jwks,
             lowered=tuple(sorted(self._lowered)),
@@ -148,12 +143,12 @@ class Snapshot:
     @property
     def keys(self) -> Mapping[str, KeyRecord]:
         """Return the unrevoked API keys by id."""
-        return self._keys
+        return self._keys.by_id
 
     @property
     def zones(self) -> Mapping[str, tuple[str, ...]]:
         """Return the zones: name -> CIDRs."""
-        return self._zones
+        return self._zones.zones
 
     @property
     def lowered(self) -> frozenset[str]:
@@ -233,22 +228,27 @@ class Snapshot:
 
     def zone_of(self, ip: str) -> str:
         """Return the name of the narrowest zone an address lies in, else `unknown`."""
-        return self._zone_map.zone_of(ip)
+        return self._zones.zone_of(ip)
 
     # Credentials: the port `CredentialRegistry`
 
+    @property
+    def issuer_jwks(self) -> dict[str, Any]:
+        """Return the local issuer's public keys and name, without building `known`."""
+        return self._jwks
+
     def key_by_hash(self, digest: str) -> KeyRecord | None:
         """Return the unrevoked key with this SHA-256 (hex), in constant time; its expiry is not judged."""
-        key = self._by_hash.get(digest)
+        key = self._keys.by_hash.get(digest)
         return key if key is not None and hmac.compare_digest(key.hash, digest) else None
 
     def key_by_access_key_id(self, access_key_id: str) -> KeyRecord | None:
         """Return the unrevoked key with this S3 access key id; its expiry is not judged."""
-        return self._by_access_key.get(access_key_id)
+        return self._keys.by_access_key_id.get(access_key_id)
 
     def key_by_id(self, key_id: str) -> KeyRecord | None:
         """Return the unrevoked key with this id; its expiry is not judged."""
-        return self._keys.get(key_id)
+        return self._keys.by_id.get(key_id)
 
     def principal_of(self, issuer: str, subject: str) -> EntityUid | None:
         """Return the principal explicitly linked to (issuer, subject)."""
@@ -296,7 +296,7 @@ class Snapshot:
 
     def _key_entity(self, uid: EntityUid) -> Entity | None:
         """Return an API key as a governed object: its subject, under the control of keys."""
-        key = self._keys.get(uid.id) if uid.kind == "Key" else None
+        key = self._keys.by_id.get(uid.id) if uid.kind == "Key" else None
         if key is None:
             return None
         attrs: Mapping[str, Value] = {"subject": key.subject} if key.subject.kind == "User" else {}

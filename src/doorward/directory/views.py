@@ -9,6 +9,8 @@ from doorward.core.values import to_json
 from doorward.directory.effective import upstream_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from doorward.directory.snapshot import Snapshot
 
 _MEMBERSHIPS: Final = {"roles": "Role", "groups": "Group", "projects": "Project"}
@@ -19,15 +21,23 @@ def is_called(entity: Entity, name: str | None) -> bool:
     return name is None or name in {entity.uid.id, str(entity.uid), entity.uid.cedar}
 
 
-def principal(entity: Entity, snapshot: Snapshot) -> dict[str, Any]:
-    """Return a user, service, agent or device with its attributes, memberships and credentials."""
-    links = [pair for pair, owner in snapshot.identities.items() if owner == entity.uid]
-    return {
-        **_head(entity),
-        **{key: _names(entity, kind) for key, kind in _MEMBERSHIPS.items()},
-        "identities": [{"issuer": issuer, "subject": subject} for issuer, subject in sorted(links)],
-        "keys": sorted(key.id for key in snapshot.keys.values() if key.subject == entity.uid),
-    }
+def principals(entities: Iterable[Entity], snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return users, services, agents or devices with attributes, memberships and credentials."""
+    links: dict[EntityUid, list[tuple[str, str]]] = {}
+    for pair, owner in snapshot.identities.items():
+        links.setdefault(owner, []).append(pair)
+    keys: dict[EntityUid, list[str]] = {}
+    for key in snapshot.keys.values():
+        keys.setdefault(key.subject, []).append(key.id)
+    return [
+        {
+            **_head(entity),
+            **{name: _names(entity, kind) for name, kind in _MEMBERSHIPS.items()},
+            "identities": [{"issuer": i, "subject": s} for i, s in sorted(links.get(entity.uid, ()))],
+            "keys": sorted(keys.get(entity.uid, ())),
+        }
+        for entity in entities
+    ]
 
 
 def asset(entity: Entity, snapshot: Snapshot) -> dict[str, Any]:

@@ -14,10 +14,11 @@ UNKNOWN_ZONE = "unknown"
 class ZoneMap:
     """Find an address's zone; where zones overlap, the narrowest network wins."""
 
-    __slots__ = ("_tables",)
+    __slots__ = ("_tables", "zones")
 
     def __init__(self, zones: Mapping[str, Sequence[str]]) -> None:
         """Index `zones` (name -> CIDRs); raise ValueError for text that is no network."""
+        self.zones: Mapping[str, tuple[str, ...]] = {name: tuple(cidrs) for name, cidrs in zones.items()}
         tables: dict[tuple[int, int], dict[int, str]] = {}
         for name, networks in zones.items():
             for text in networks:

@@ -349,3 +349,12 @@ def test_a_delta_on_a_snapshot_is_the_snapshot_of_the_new_state(
         keys=tuple(key(k) for k in keys - keys_removed),
     )
     assert Snapshot.of(first).with_delta(wire).known == Snapshot.of(second).known
+
+
+def test_a_key_is_found_by_its_id_and_the_issuers_keys_are_kept() -> None:
+    jwks = {"keys": [{"kid": "1"}]}
+    known = Snapshot.of(Known(version=1, keys=(key(),), issuer_jwks=jwks))
+    after = known.with_delta(Delta(version=2, keys_removed=("k1",)))
+    assert known.key_by_id("k1") == key()
+    assert after.key_by_id("k1") is None
+    assert known.issuer_jwks == after.issuer_jwks == jwks

@@ -11,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from doorward.console.authorise import Actor, govern, request_id
 from doorward.console.services import Services
+from doorward.core.errors import InvalidConfigError
 from doorward.core.model import Action
 from doorward.core.record import AdminRecord
 from doorward.core.values import to_json
 from doorward.directory import org
 from doorward.directory.plan import Plan, document
+from doorward.directory.schema_attributes import vocabulary_of
 
 # A record stays readable; the whole change stands in the directory's own change log.
 _RECORDED_ITEMS: Final = 200
@@ -60,7 +62,7 @@ def router(services: Services) -> APIRouter:
         actor: Annotated[Actor, Depends(govern(Action.ASSIGN, "directory"))],
     ) -> ApplyAnswer:
         """Plan a file and, unless `plan` is set, apply it in one transaction."""
-        stated = await asyncio.to_thread(org.parse, wanted.org, wanted.source)
+        stated = await asyncio.to_thread(_parsed, services, wanted)
         plan = await asyncio.to_thread(services.directory.plan, stated, wanted.prune)
         if plan.items and not wanted.plan:
             # On record before it takes effect; what was recorded is what is applied, or nothing.
@@ -73,6 +75,18 @@ def router(services: Services) -> APIRouter:
         return ApplyAnswer(plan=items, applied=bool(plan.items) and not wanted.plan, version=version)
 
     return routes
+
+
+def _parsed(services: Services, wanted: ApplyRequest) -> org.Org:
+    """Read the file with the attributes that the installation's own schema has, if there is one."""
+    own = services.settings.resolve(services.settings.policies.path) / "schema.cedarschema"
+    try:
+        schema = own.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return org.parse(wanted.org, wanted.source)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfigError(f"{own} cannot be read", hint="Check the policies directory.") from error
+    return org.parse(wanted.org, wanted.source, vocabulary=vocabulary_of(schema))
 
 
 def _record(services: Services, asked_as: str, actor: Actor, plan: Plan) -> AdminRecord:

@@ -22,7 +22,7 @@ def router(services: Services) -> APIRouter:
     ) -> list[dict[str, Any]]:
         """Return users, services and agents, or those of one name."""
         snapshot = services.directory.snapshot
-        found = services.directory.people()
-        return [views.principal(e, snapshot) for e in found if views.is_called(e, name)]
+        found = (entity for entity in services.directory.people() if views.is_called(entity, name))
+        return views.principals(found, snapshot)
 
     return routes
