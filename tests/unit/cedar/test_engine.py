@@ -7,7 +7,6 @@ import cedarpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.policies import dataset, request, user, world
 
 from doorward.cedar.engine import Engine
 from doorward.core.context import Context, DeviceContext
@@ -16,6 +15,7 @@ from doorward.core.errors import InvalidPolicyError, InvalidRequestError
 from doorward.core.feed import Bundle, PolicyText
 from doorward.core.model import Action, Entity, EntityUid
 from doorward.core.values import entity_to_json, to_json, uid_to_json
+from support.policies import dataset, request, user, world
 
 Build = Callable[..., Engine]
 ALL = '@id("all") permit (principal, action, resource);\n'

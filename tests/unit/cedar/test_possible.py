@@ -5,13 +5,13 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.policies import NOW, dataset, request, user, world
 
 from doorward.cedar.engine import Engine, Loaded
 from doorward.cedar.possible import Outcome, certain
 from doorward.core.context import Context, DeviceContext, NetworkContext, SessionContext
 from doorward.core.decision import AccessRequest, Effect
 from doorward.core.model import Action, EntityUid
+from support.policies import NOW, dataset, request, user, world
 
 Build = Callable[..., Engine]
 OWNER = EntityUid.of("User", "omar")
@@ -25,12 +25,12 @@ _ATOMS = [
     "context.device.proven", "context.device.managed", 'context.network.zone == "office"', "context.risk > 50",
     "context.risk + 9223372036854775800 > 0", 'context.purpose == "fraud-model"', "context has purpose",
     "resource.purposes.contains(context.purpose)", "context.session.mfa", "context.session.mfa_age < 900",
-    "principal.purposes.contains(\"fraud-model\")", "principal.clearance >= resource.sensitivity",
-    "resource.owner == principal", "resource.owner.risk == 0", "principal.department == \"risk\"",
-    "principal.email like \"*@example.com\"", "resource.live", "true", "false",
+    'principal.purposes.contains("fraud-model")', "principal.clearance >= resource.sensitivity",
+    "resource.owner == principal", "resource.owner.risk == 0", 'principal.department == "risk"',
+    'principal.email like "*@example.com"', "resource.live", "true", "false",
     'context.network.ip.isInRange(ip("10.0.0.0/8"))', "context.device.id.managed", 'principal in Doorward::Group::"lab"',
-    '[].contains(context.purpose)', 'context.signals.containsAny(["leak"])', "context.now < datetime(\"2027-01-01\")",
-    "context.device.id == context.device.id", 'resource is Doorward::Dataset', "context.network has ip",
+    "[].contains(context.purpose)", 'context.signals.containsAny(["leak"])', 'context.now < datetime("2027-01-01")',
+    "context.device.id == context.device.id", "resource is Doorward::Dataset", "context.network has ip",
 ]  # fmt: skip
 
 
@@ -119,12 +119,12 @@ def could(engine_of: Build, text: str, *, known: object = KNOWN) -> bool:
         ("permit (principal, action, resource) when { principal.clearance > 2 && context.device.proven };", False),
         ('permit (principal, action == Doorward::Action::"read", resource);', False),
         ('permit (principal, action in Doorward::Action::"use", resource);', True),
-        ("permit (principal, action, resource) when { resource.digest == \"x\" };", False),
+        ('permit (principal, action, resource) when { resource.digest == "x" };', False),
         ("permit (principal, action, resource) when { [].contains(context.purpose) };", False),
         ("permit (principal, action, resource); forbid (principal, action, resource);", False),
         ("permit (principal, action, resource); forbid (principal, action, resource) when { context.risk > 5 };", True),
         ("permit (principal, action, resource); forbid (principal, action, resource) when { resource.sensitivity == 2 };", False),
-        ("permit (principal, action, resource); forbid (principal, action, resource) when { resource.digest == \"x\" };", False),
+        ('permit (principal, action, resource); forbid (principal, action, resource) when { resource.digest == "x" };', False),
         ("permit (principal, action, resource); forbid (principal, action, resource) unless { context.session.mfa };", True),
     ],
 )  # fmt: skip
