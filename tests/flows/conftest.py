@@ -1,4 +1,4 @@
-"""A stage for playbooks: scripted caller, upstream, decisions and log, and one diary of what happened when."""
+"""A stage for playbooks: scripted caller, upstream, decisions and log, and one diary of what happened."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ class ScriptedUpstream:
     diary: list[str]
     answers: list[Any] = field(default_factory=list)
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
     given: list[ScriptedAnswer] = field(default_factory=list)
 
     async def send(self, request: UpstreamRequest) -> ScriptedAnswer:
@@ -79,6 +80,7 @@ class ScriptedUpstream:
             body = b"".join([chunk async for chunk in request.body])
         headers = {name.lower(): value for name, value in request.headers}
         self.seen.append((request.method, request.target, headers, body))
+        self.called.set()
         step = self.answers.pop(0)
         if isinstance(step, asyncio.Event):
             await step.wait()
@@ -93,7 +95,7 @@ class ScriptedUpstream:
 
 
 class PlainAdapter:
-    """POST /llm/invoke {"model"} invokes; GET /llm/list lists; PUT /llm/upload streams in; all else unknown."""
+    """POST /llm/invoke {"model"} invokes, GET /llm/list lists, PUT /llm/upload streams in; that is all."""
 
     kind = "http"
 

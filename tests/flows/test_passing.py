@@ -58,8 +58,10 @@ async def test_what_an_upstream_says_of_itself_stays_inside(open_stage):
     open_stage.answers(
         b"hi",
         headers=[
-            ("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("Server", "secret/1.0"), ("X-Powered-By", "x"),
-            ("Transfer-Encoding", "chunked"), ("Connection", "close, X-Hop"), ("X-Hop", "1"), ("X-Bad", "a\r\nb: c"),
+            ("Content-Type", "text/plain"), ("Set-Cookie", "a=1"), ("Server", "secret/1.0"),
+            ("X-Powered-By", "x"),
+            ("Transfer-Encoding", "chunked"), ("Connection", "close, X-Hop"), ("X-Hop", "1"), ("X-Bad",
+            "a\r\nb: c"),
             ("X-Nul", "a\0"), ("Access-Control-Allow-Origin", "*"), ("Doorward-Request-Id", "forged"),
             ("Location", "http://127.0.0.1:9/inside?x=1"), ("Content-Location", "http://169.254.169.254/"),
             ("ETag", '"1"'),
@@ -217,8 +219,7 @@ async def test_the_watch_notices_a_change_by_itself(open_stage):
 async def test_a_change_while_the_upstream_thinks_ends_the_request(open_stage):
     open_stage.upstream.answers.append(asyncio.Event())
     handling = asyncio.create_task(open_stage.flow.handle(open_stage.request()))
-    while len(open_stage.open) == 0 or not open_stage.upstream.seen:
-        await asyncio.sleep(0)
+    await open_stage.upstream.called.wait()
     open_stage.authenticator.valid = False
     assert await open_stage.open.sweep() == 1
     answer = await asyncio.wait_for(handling, 1)
@@ -261,8 +262,7 @@ async def test_a_caller_that_leaves_before_the_first_byte_is_recorded_too(open_s
 async def test_a_caller_that_leaves_while_the_upstream_thinks_cancels_it(open_stage):
     open_stage.upstream.answers.append(asyncio.Event())
     handling = asyncio.create_task(open_stage.flow.handle(open_stage.request()))
-    while not open_stage.upstream.seen:
-        await asyncio.sleep(0)
+    await open_stage.upstream.called.wait()
     handling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await handling

@@ -315,7 +315,7 @@ async def test_a_denial_that_cannot_be_recorded_is_503(stage):
 
 
 async def test_counters_that_are_gone_refuse_limited_requests_only(stage):
-    async def gone(keys):
+    async def gone(_keys):
         raise UnavailableError("the counters are gone")
 
     stage.limits.reserve = gone

@@ -152,7 +152,10 @@ class GuardedServer(web.Server):
     def close_idle(self) -> None:
         """Close connections that carry no request; the others close after their answer."""
         for connection in self.connections:
-            connection.close()
+            if isinstance(connection, GuardedHandler) and not connection.busy:
+                connection.force_close()
+            else:
+                connection.close()
 
     async def finished(self, grace: float) -> None:
         """Wait until no connection is busy, at most `grace` seconds."""

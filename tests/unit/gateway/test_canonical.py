@@ -30,11 +30,14 @@ def test_a_plain_request_is_read_as_it_stands():
     "path",
     [
         "/llm/%2e%2e/x", "/llm/%2E%2E/x", "/llm/.%2e/x", "/llm/../x", "/llm/./x", "/llm/..", "/llm/.", "/..",
-        "/llm/%252e%252e/x", "/llm/a%2fb", "/llm/a%2Fb", "/llm/a%5cb", "/llm/a\\b", "/llm//x", "//llm/x", "//",
+        "/llm/%252e%252e/x", "/llm/a%2fb", "/llm/a%2Fb", "/llm/a%5cb", "/llm/a\\b", "/llm//x", "//llm/x",
+        "//",
         "/llm/;x=1", "/llm/a;b=1/c", "/llm/a%3bb", "/llm/a%00b", "/llm/%0d%0aX:y", "/llm/a%1fb", "/llm/a%7fb",
-        "/llm/%c2%85", "/llm/%e2%80%a8", "/llm/%zz", "/llm/%", "/llm/%4", "/llm/%c0%ae%c0%ae/x", "/llm/%e0%80%af",
+        "/llm/%c2%85", "/llm/%e2%80%a8", "/llm/%zz", "/llm/%", "/llm/%4", "/llm/%c0%ae%c0%ae/x",
+        "/llm/%e0%80%af",
         "/llm/%ff", "/llm/%ed%a0%80", "/llm/\u00e9", "/llm/%ef%bc%8e%ef%bc%8e/x", "/llm/%ef%bc%8fadmin",
-        "/llm/%e2%80%a5/x", "/llm/a#b", "/llm/a%25b", "http://evil/a", "@evil/a", "*", "evil:443", "", "llm/x",
+        "/llm/%e2%80%a5/x", "/llm/a#b", "/llm/a%25b", "http://evil/a", "@evil/a", "*", "evil:443", "",
+        "llm/x",
         "/llm/a b", "/llm/<x>", '/llm/"x"', "/llm/%20..%20/x", "/llm/..%20/x",
     ],
 )  # fmt: skip
@@ -56,16 +59,18 @@ def test_a_query_with_two_readings_is_refused(query):
     [
         [HOST], [(b"host", b"other")],
         [(b"Authorization", b"Bearer a"), (b"authorization", b"Bearer b")],
-        [(b"Content-Length", b"1"), (b"Content-Length", b"2")], [(b"Content-Length", b"1"), (b"Content-Length", b"1")],
+        [(b"Content-Length", b"1"), (b"Content-Length", b"2")], [(b"Content-Length", b"1"),
+        (b"Content-Length", b"1")],
         [(b"Content-Length", b"1"), (b"Transfer-Encoding", b"chunked")],
-        *[[(b"Content-Length", value)] for value in (b"+5", b"0x5", b"1_0", b"-1", b"", b"5,5", b"9" * 19, b"5 ", b"\xb2")
-          if value != b"5 "],
+        *[[(b"Content-Length", value)] for value in (b"+5", b"0x5", b"1_0", b"-1", b"", b"5,5", b"9" * 19,
+        b"\xb2")],
         *[[(b"Transfer-Encoding", value)]
           for value in (b"identity", b"xchunked", b"chunked, identity", b"gzip, chunked", b"chunked,", b"")],
         [(b"Transfer-Encoding", b"chunked"), (b"Transfer-Encoding", b"chunked")],
         [(b"Content-Type", b"text/plain"), (b"Content-Type", b"application/json")],
         [(b"Doorward-Purpose", b"a"), (b"Doorward-Purpose", b"b")],
-        [(b"X-HTTP-Method-Override", b"DELETE")], [(b"X-Method-Override", b"PUT")], [(b"X-HTTP-Method", b"PUT")],
+        [(b"X-HTTP-Method-Override", b"DELETE")], [(b"X-Method-Override", b"PUT")], [(b"X-HTTP-Method",
+        b"PUT")],
         [(b"Upgrade", b"websocket")], [(b"Upgrade", b"h2c")], [(b"Expect", b"200-maybe")],
         [(b"Connection", b"close, Authorization")], [(b"Connection", b"Content-Length")],
         [(b"X-Y", b"a\0b")], [(b"X-Y", b"a\rb")], [(b"X-Y", b"a\nb")], [(b"X Y", b"a")], [(b"X-Y:", b"a")],
@@ -129,7 +134,8 @@ def test_two_lines_of_an_ordinary_header_are_both_kept():
     [
         ("a%20b.csv", "a b.csv"), ("a%2Bb", "a+b"), ("a%3Bb", "a;b"), ("2026/11/x.csv", "2026/11/x.csv"),
         ("%C3%A9.csv", "é.csv"), ("e%CC%81.csv", "e\u0301.csv"), ("a%25b", "a%b"), ("a%252e", "a%2e"),
-        ("(a)'!*", "(a)'!*"), ("%28a%29", "(a)"), ("x=1,y:2@z&$", "x=1,y:2@z&$"), ("dir/", "dir/"), ("...", "..."),
+        ("(a)'!*", "(a)'!*"), ("%28a%29", "(a)"), ("x=1,y:2@z&$", "x=1,y:2@z&$"), ("dir/", "dir/"), ("...",
+        "..."),
     ],
 )  # fmt: skip
 def test_an_object_key_is_decoded_once_and_forwarded_as_received(raw, key):
@@ -141,8 +147,10 @@ def test_an_object_key_is_decoded_once_and_forwarded_as_received(raw, key):
 @pytest.mark.parametrize(
     "raw",
     [
-        "a/../b", "..", ".", "a/./b", "%2e%2e/b", "a/%2E%2E", "a%2Fb", "a%2fb", "a//b", "/a", "a+b", "a;b", "%41",
-        "a%2bb", "%2E", "a%7Eb", "a%00", "a%0A", "a%5Cb", "a\\b", "%ff", "%zz", "%C0%AE", "%EF%BC%8E%EF%BC%8E/a",
+        "a/../b", "..", ".", "a/./b", "%2e%2e/b", "a/%2E%2E", "a%2Fb", "a%2fb", "a//b", "/a", "a+b", "a;b",
+        "%41",
+        "a%2bb", "%2E", "a%7Eb", "a%00", "a%0A", "a%5Cb", "a\\b", "%ff", "%zz", "%C0%AE",
+        "%EF%BC%8E%EF%BC%8E/a",
         "%E2%80%A5", "%20../x",
     ],
 )  # fmt: skip

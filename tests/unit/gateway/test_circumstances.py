@@ -37,7 +37,7 @@ class World:
     def entity(self, uid):
         return self.entities.get(uid)
 
-    def zone_of(self, ip):
+    def zone_of(self, _ip):
         return "office"
 
     def purposes_of(self, principal):

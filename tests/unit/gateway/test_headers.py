@@ -13,10 +13,14 @@ from doorward.settings import HeaderCredential, S3Credential, S3CredentialHolder
 @pytest.mark.parametrize(
     "name",
     [
-        "X-Forwarded-For", "X-FORWARDED-HOST", "Forwarded", "X-Real-IP", "X-User", "x-user-role", "X-Remote-Groups",
-        "Remote-User", "X-Original-URL", "X-Rewrite-URL", "X_User", "Content_Length", "Authorization", "x-api-key",
-        "Cookie", "DPoP", "Doorward-Purpose", "Transfer-Encoding", "TE", "Trailer", "Upgrade", "Proxy-Authorization",
-        "Expect", "Host", "X-HTTP-Method-Override", "X-Auth-Request-Email", "X-Amz-Security-Token", "Bad Name",
+        "X-Forwarded-For", "X-FORWARDED-HOST", "Forwarded", "X-Real-IP", "X-User", "x-user-role",
+        "X-Remote-Groups",
+        "Remote-User", "X-Original-URL", "X-Rewrite-URL", "X_User", "Content_Length", "Authorization",
+        "x-api-key",
+        "Cookie", "DPoP", "Doorward-Purpose", "Transfer-Encoding", "TE", "Trailer", "Upgrade",
+        "Proxy-Authorization",
+        "Expect", "Host", "X-HTTP-Method-Override", "X-Auth-Request-Email", "X-Amz-Security-Token",
+        "Bad Name",
     ],
 )  # fmt: skip
 def test_it_never_goes_up(name):
@@ -36,8 +40,10 @@ def test_values_that_would_split_go_nowhere(value):
 @pytest.mark.parametrize(
     ("location", "outside"),
     [
-        ("/api/x?y=1", "/llm/x?y=1"), ("http://127.0.0.1:9/api/x", "/llm/x"), ("http://127.0.0.1:9/other", None),
-        ("http://169.254.169.254/", None), ("//evil/x", None), ("/other", None), ("https://127.0.0.1:9/api", None),
+        ("/api/x?y=1", "/llm/x?y=1"), ("http://127.0.0.1:9/api/x", "/llm/x"), ("http://127.0.0.1:9/other",
+        None),
+        ("http://169.254.169.254/", None), ("//evil/x", None), ("/other", None),
+        ("https://127.0.0.1:9/api", None),
         ("x", None), ("http://127.0.0.1:9/api", "/llm"),
     ],
 )  # fmt: skip
@@ -77,7 +83,7 @@ def test_no_secret_shows_in_repr():
 
 
 class Refusing:
-    async def send(self, request):
+    async def send(self, _request):
         raise AssertionError("reached")
 
 
