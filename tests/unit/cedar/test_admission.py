@@ -120,7 +120,7 @@ def test_all_problems_of_all_files_are_told_at_once(schema: str) -> None:
 
 def test_ids_are_unique_across_files_and_guardrails(schema: str) -> None:
     forbid = '@id("x") forbid (principal, action, resource);'
-    with pytest.raises(RefusedPoliciesError, match="used twice; first at a.cedar:1"):
+    with pytest.raises(RefusedPoliciesError, match=r"used twice; first at a\.cedar:1"):
         admit([PolicySource("a.cedar", forbid), PolicySource("g.cedar", forbid, guardrail=True)], schema)
 
 

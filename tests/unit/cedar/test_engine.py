@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- policies and cases stand on one line each, as in a table
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from doorward.core.errors import InvalidPolicyError, InvalidRequestError
 from doorward.core.feed import Bundle, PolicyText
 from doorward.core.model import Action, Entity, EntityUid
 from doorward.core.values import entity_to_json, to_json, uid_to_json
+from doorward.policies.workspace import packaged_schema
 from support.policies import dataset, request, user, world
 
 Build = Callable[..., Engine]
@@ -152,7 +154,7 @@ def test_an_odd_id_is_only_ever_itself(engine_of: Build, name: str) -> None:
         "resource": {"op": "All"},
         "conditions": [],
     }
-    engine = Engine([PolicyText(id="odd", text="", tree=tree)], engine_of("") and _schema())
+    engine = Engine([PolicyText(id="odd", text="", tree=tree)], packaged_schema())
     assert decided(engine, request(name), user(name), dataset("store/a"))[0] == "allow"
     assert decided(engine, request(name + "x"), user(name + "x"), dataset("store/a"))[0] == "deny"
     assert decided(engine_of(ALL), request(resource=name), user("dana"), dataset(name))[0] == "allow"
@@ -162,12 +164,6 @@ def test_an_id_that_is_no_text_is_denied(engine_of: Build) -> None:
     engine = engine_of(ALL)
     answer = engine.evaluate(request("\ud800"), engine.load(world(dataset("store/a"))))
     assert (answer.effect, len(answer.errors)) == (Effect.DENY, 1)
-
-
-def _schema() -> str:
-    from doorward.policies.workspace import packaged_schema
-
-    return packaged_schema()
 
 
 def test_policies_without_trees_or_with_twin_ids_are_refused(schema: str) -> None:
@@ -181,7 +177,7 @@ def test_policies_without_trees_or_with_twin_ids_are_refused(schema: str) -> Non
         Engine([twin, twin], schema)
 
 
-def test_a_guardrail_is_a_forbid_that_is_named(engine_of: Build, admit_text: Any, schema: str) -> None:
+def test_a_guardrail_is_a_forbid_that_is_named(admit_text: Any, schema: str) -> None:
     guardrail = admit_text('@id("rail") forbid (principal, action, resource);', guardrail=True).guardrails
     permit = admit_text(ALL).policies
     engine = Engine(permit, schema, guardrails=guardrail)

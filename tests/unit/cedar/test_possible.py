@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- policies and cases stand on one line each, as in a table
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -98,7 +99,8 @@ def test_with_everything_known_the_outcome_is_cedars(
         error=bool(answer.errors),
     )
     if "ip(" in condition or "datetime(" in condition:
-        assert (outcome.true or not happened.true) and (outcome.false or not happened.false)
+        assert outcome.true or not happened.true
+        assert outcome.false or not happened.false
         assert outcome.error or not happened.error
     else:
         assert outcome == happened

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 -- policies and cases stand on one line each, as in a table
 from __future__ import annotations
 
 from pathlib import Path

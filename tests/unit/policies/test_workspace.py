@@ -1,7 +1,7 @@
+# ruff: noqa: E501 -- policies and cases stand on one line each, as in a table
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -94,7 +94,7 @@ async def watching(workspace: Workspace) -> AsyncIterator[Seen]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def announced(workspace: Workspace, seen: Seen, change: Callable[[], object]) -> Bundle | DoorwardError:
+async def announced(seen: Seen, change: Callable[[], object]) -> Bundle | DoorwardError:
     """Make a change until it is announced: the watcher may not have begun to look."""
     for _ in range(20):
         change()
@@ -111,7 +111,7 @@ async def test_a_change_is_announced_whole_and_a_broken_one_as_an_error(tmp_path
     workspace = Workspace(tmp_path)
     first = workspace.load()
     async with watching(workspace) as seen:
-        changed = await announced(workspace, seen, lambda: file.write_text(FIRST + SECOND))
+        changed = await announced(seen, lambda: file.write_text(FIRST + SECOND))
         assert isinstance(changed, Bundle)
         assert ids(changed) == ["first", "second"]
 
@@ -122,7 +122,7 @@ async def test_a_change_is_announced_whole_and_a_broken_one_as_an_error(tmp_path
 
         replacement = tmp_path / "a.cedar.new"
         replacement.write_text(FIRST)
-        os.replace(replacement, file)
+        replacement.replace(file)
         mended = await seen.next()
         assert isinstance(mended, Bundle)
         assert mended.digest == first.digest
@@ -134,7 +134,7 @@ async def test_going_back_to_the_set_in_force_ends_the_error(tmp_path: Path) -> 
     workspace = Workspace(tmp_path)
     first = workspace.load()
     async with watching(workspace) as seen:
-        broken = await announced(workspace, seen, lambda: file.write_text("permit ("))
+        broken = await announced(seen, lambda: file.write_text("permit ("))
         assert isinstance(broken, InvalidPolicyError)
         file.write_text(FIRST)
         again = await seen.next()
