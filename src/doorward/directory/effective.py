@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 from doorward.core.model import Entity, EntityUid
 from doorward.directory.names import lineage
-from doorward.directory.vocabulary import ASSETS, DEFAULTS, MAX_SENSITIVITY, NESTING, OWN, PRINCIPALS
+from doorward.directory.vocabulary import (
+    ASSETS,
+    DEFAULTS,
+    GROUPING,
+    MAX_SENSITIVITY,
+    NESTING,
+    OWN,
+    PRINCIPALS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +25,10 @@ if TYPE_CHECKING:
 
 _PROJECT: Final = EntityUid.of("Project", "").type
 _ENVIRONMENT: Final = EntityUid.of("Environment", "").type
+# Full type names: these tests are on the path of every decision.
+_PRINCIPALS, _ASSETS, _GROUPING = (
+    frozenset(EntityUid.of(kind, "").type for kind in kinds) for kinds in (PRINCIPALS, ASSETS, GROUPING)
+)
 
 
 def principal(raw: Entity, lookup: Lookup) -> Entity:
@@ -75,12 +87,17 @@ def sensitivity(attrs: Mapping[str, Value]) -> int:
 
 def is_principal(uid: EntityUid) -> bool:
     """Return whether an entity can act."""
-    return uid.kind in PRINCIPALS
+    return uid.type in _PRINCIPALS
 
 
 def is_asset(uid: EntityUid) -> bool:
     """Return whether an entity is governed and covered by name."""
-    return uid.kind in ASSETS
+    return uid.type in _ASSETS
+
+
+def is_grouping(uid: EntityUid) -> bool:
+    """Return whether an entity only groups others, and so exists by being named."""
+    return uid.type in _GROUPING
 
 
 def _projects(raw: Entity, lookup: Lookup) -> Iterator[Entity]:

@@ -12,18 +12,39 @@ class KeyTable:
 
     __slots__ = ("by_access_key_id", "by_hash", "by_id")
 
-    def __init__(self, keys: Iterable[KeyRecord] = ()) -> None:
-        """Index the keys; a key without an access key id is not found by an empty one."""
-        self.by_id: Mapping[str, KeyRecord] = {key.id: key for key in keys}
-        kept = self.by_id.values()
-        self.by_hash: Mapping[str, KeyRecord] = {key.hash: key for key in kept}
-        self.by_access_key_id: Mapping[str, KeyRecord] = {
-            key.access_key_id: key for key in kept if key.access_key_id
-        }
+    def __init__(
+        self,
+        by_id: dict[str, KeyRecord],
+        by_hash: dict[str, KeyRecord],
+        by_access_key_id: dict[str, KeyRecord],
+    ) -> None:
+        """Keep three dicts over the same keys; use `of` and `changed`."""
+        self.by_id: Mapping[str, KeyRecord] = by_id
+        self.by_hash: Mapping[str, KeyRecord] = by_hash
+        self.by_access_key_id: Mapping[str, KeyRecord] = by_access_key_id
+
+    @classmethod
+    def of(cls, keys: Iterable[KeyRecord]) -> KeyTable:
+        """Index keys; one without an access key id is not found by an empty one."""
+        return cls({}, {}, {}).changed(keys, ())
 
     def changed(self, added: Iterable[KeyRecord], removed: Iterable[str]) -> KeyTable:
-        """Return the table with keys taken out and others put in; itself if there are none."""
-        gone, new = set(removed), tuple(added)
+        """Return the table with keys taken out and others put in; itself if there are none.
+
+        Copies whole dicts rather than building them anew: a revocation among 100,000 keys takes
+        milliseconds.
+        """
+        gone, new = tuple(removed), tuple(added)
         if not gone and not new:
             return self
-        return KeyTable((*(key for key in self.by_id.values() if key.id not in gone), *new))
+        by_id, by_hash, by_access = dict(self.by_id), dict(self.by_hash), dict(self.by_access_key_id)
+        for key_id in (*gone, *(key.id for key in new)):
+            before = by_id.pop(key_id, None)
+            if before is not None:
+                by_hash.pop(before.hash, None)
+                by_access.pop(before.access_key_id, None)
+        for key in new:
+            by_id[key.id] = by_hash[key.hash] = key
+            if key.access_key_id:
+                by_access[key.access_key_id] = key
+        return KeyTable(by_id, by_hash, by_access)

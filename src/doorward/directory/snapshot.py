@@ -19,7 +19,7 @@ from doorward.core.values import entity_from_json, entity_to_json, uid_from_json
 from doorward.directory import effective
 from doorward.directory.key_table import KeyTable
 from doorward.directory.names import lineage
-from doorward.directory.vocabulary import CONTROLS, ENVIRONMENTS, GROUPING
+from doorward.directory.vocabulary import CONTROLS, ENVIRONMENTS
 from doorward.directory.zones import ZoneMap
 
 K = TypeVar("K")
@@ -76,7 +76,7 @@ class Snapshot:
         return cls(
             version=known.version,
             entities={e.uid: e for e in map(entity_from_json, known.entities)},
-            keys=KeyTable(known.keys),
+            keys=KeyTable.of(known.keys),
             identities={(link.issuer, link.subject): link.principal for link in known.identities},
             certificates={c.fingerprint: c for c in known.certificates},
             zones=ZoneMap(known.zones),
@@ -172,6 +172,9 @@ class Snapshot:
         Only assets are covered, by path segment and by an ancestor of their own kind. None means
         unknown, which is denied.
         """
+        found = self._effective.get(uid)
+        if found is not None:
+            return found
         if uid in self._entities or not effective.is_asset(uid):
             return self.entity(uid)
         above = self._nearest_above(uid)
@@ -203,7 +206,7 @@ class Snapshot:
                 continue
             entity = self.resolve(uid)
             if entity is None:
-                if uid.kind not in GROUPING:
+                if not effective.is_grouping(uid):
                     continue
                 entity = Entity(uid)
             found[uid] = entity
@@ -304,10 +307,14 @@ class Snapshot:
 
 
 def _merged(table: dict[K, V], changed: Mapping[K, V], removed: Iterable[K]) -> dict[K, V]:
-    gone = set(removed)
+    gone = tuple(removed)
     if not changed and not gone:
         return table
-    return {**{k: v for k, v in table.items() if k not in gone}, **changed} if gone else {**table, **changed}
+    merged = dict(table)
+    for key in gone:
+        merged.pop(key, None)
+    merged.update(changed)
+    return merged
 
 
 def _named_in(values: Iterable[Value]) -> Iterator[EntityUid]:

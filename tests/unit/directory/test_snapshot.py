@@ -358,3 +358,13 @@ def test_a_key_is_found_by_its_id_and_the_issuers_keys_are_kept() -> None:
     assert known.key_by_id("k1") == key()
     assert after.key_by_id("k1") is None
     assert known.issuer_jwks == after.issuer_jwks == jwks
+
+
+def test_a_key_whose_value_changed_is_not_found_by_the_old_one() -> None:
+    before = Snapshot.of(Known(version=1, keys=(key(access_key_id="AK"), key("k2"))))
+    rotated = key(hash="h-new", access_key_id="AK2", generation=2)
+    after = before.with_delta(Delta(version=2, keys=(rotated,)))
+    assert after.key_by_hash("hash-k1") is None
+    assert after.key_by_access_key_id("AK") is None
+    assert after.key_by_hash("h-new") == after.key_by_access_key_id("AK2") == rotated
+    assert after.key_by_hash("hash-k2") is not None
