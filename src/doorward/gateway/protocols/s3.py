@@ -46,16 +46,16 @@ class S3Adapter:
         settings: UpstreamSettings,
         *,
         registry: Callable[[], CredentialRegistry] | None = None,
-        tag_key: bytes | None = None,
+        etag_key: bytes | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Take the upstream's settings.
 
-        `registry` verifies signed chunks (without it they are refused), `tag_key` makes derived ETags (without
-        it they change with every start).
+        `registry` verifies signed chunks (without it they are refused), `etag_key` makes derived ETags
+        (without it they change with every start).
         """
         self.settings = settings
-        veil = TagVeil(tag_key or secrets.token_bytes(32))
+        veil = TagVeil(etag_key or secrets.token_bytes(32))
         self._upstream = S3Upstream(settings, clock or SystemClock())
         self._reader = ObjectReader(self._upstream, veil, KnownObjects())
         self._lister = Lister(self._upstream, veil)

@@ -11,6 +11,7 @@ import msgspec
 from doorward.core.clock import Clock
 from doorward.core.errors import UnavailableError
 from doorward.core.wire import UpstreamAnswer, UpstreamClient, UpstreamRequest
+from doorward.gateway.upstream import host_of
 from doorward.identity.sigv4_signing import UNSIGNED, S3Keys, canonical_query, encode, sign
 from doorward.settings import S3CredentialHolder, UpstreamSettings
 
@@ -86,16 +87,6 @@ def _payload(body: bytes | AsyncIterator[bytes] | None) -> str:
     if body is None or isinstance(body, bytes):
         return hashlib.sha256(body or b"").hexdigest()
     return UNSIGNED
-
-
-def host_of(url: str) -> str:
-    """Return the Host an HTTP client sends for `url`: no user, no default port."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix" or not parts.hostname:
-        return "localhost"
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return host if parts.port in (None, default) else f"{host}:{parts.port}"
 
 
 async def read_whole(answer: UpstreamAnswer) -> bytes:

@@ -24,7 +24,8 @@ from doorward.identity.sigv4_signing import encode
 
 _OK, _NO_CONTENT, _SERVER_ERROR = 200, 204, 500
 _PART = frozenset(
-    {"PartNumber", "ETag", "ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1", "ChecksumSHA256"}
+    {"PartNumber", "ETag", "ChecksumCRC32", "ChecksumCRC32C", "ChecksumCRC64NVME", "ChecksumSHA1",
+     "ChecksumSHA256"}
 )  # fmt: skip
 _MOST_PARTS, _MOST_DELETED = 10_000, 1000
 _METHODS = {
@@ -42,7 +43,7 @@ class Content(NamedTuple):
 
 
 def read_deletion(body: bytes) -> tuple[tuple[str, ...], bytes]:
-    """Read the keys of DeleteObjects and write the document anew; raise InvalidRequestError for two readings."""
+    """Read the keys of DeleteObjects, write the document anew; raise InvalidRequestError for two readings."""
     root = read_xml(body)
     if local(root) != "Delete":
         raise InvalidRequestError("the XML body is not a deletion")
