@@ -136,16 +136,16 @@ async def running(
         custodian = Custodian.open("file:keys", data)
         authority = DeviceAuthority(custodian, clock.now())
         issuer = LocalIssuer(
-            custodian, issuer=f"http://127.0.0.1:{port}", audience="http://127.0.0.1:8640", clock=clock, ids=ids,
-            test_minting=test_minting,
+            custodian, issuer=f"http://127.0.0.1:{port}", audience="http://127.0.0.1:8640",
+            clock=clock, ids=ids, test_minting=test_minting,
         )  # fmt: skip
     stop = asyncio.Event()
     ready = asyncio.Event()
     async with AuditWriter(data / "audit", "control", clock=clock, ids=ids, settings=settings.audit) as audit:
         services = Services(
             settings=settings, clock=clock, ids=ids, directory=directory, custodian=custodian,
-            issuer=issuer, device_authority=authority, point=point, audit=audit, reader=AuditReader(data / "audit"),
-            workspace=nothing,
+            issuer=issuer, device_authority=authority, point=point, audit=audit,
+            reader=AuditReader(data / "audit"), workspace=nothing,
         )  # fmt: skip
         app = build(services)
         task = asyncio.create_task(

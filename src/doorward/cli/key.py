@@ -72,7 +72,7 @@ def list_keys(
         emit_json(keys)
         return
     table(
-        ("id", "for", "device", "purpose", "networks", "created", "expires"),
+        ("id", "for", "bound to", "expires"),
         [_row(key) for key in keys],
     )
 
@@ -95,9 +95,6 @@ def _row(key: dict[str, Any]) -> tuple[object, ...]:
     return (
         key["id"],
         key["subject"],
-        key["device"],
-        key["purpose"],
-        ", ".join(key["networks"]),
-        key["created"][:10],
+        ", ".join(filter(None, (key["device"], key["purpose"], *key["networks"]))),
         (key["expires"] or "never")[:10],
     )

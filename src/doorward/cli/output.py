@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from doorward.core.errors import DoorwardError
 
@@ -68,7 +68,9 @@ def say(text: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
     """Print a table for people; cell text is never read as markup."""
-    grid = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    # Folded, never cut: an id or a name that ends in dots cannot be copied.
+    headings = (Column(name, overflow="fold") for name in columns)
+    grid = Table(*headings, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:
         grid.add_row(*(_plain(cell) for cell in row))
     Console(highlight=False).print(grid)
