@@ -1,4 +1,4 @@
-"""A door with one protocol file and no lock: to compare what stock clients get with the upstream's own answers.
+"""A door with one protocol file and no lock, to compare what stock clients get with the upstream's answers.
 
 Whoever asks is the same caller; a test says what is visible and what is denied.
 """
@@ -112,9 +112,14 @@ class AdapterDoor:
         if (refused := self._refused(request, naming)) is not None:
             return refused
         permit = Permit(
-            request=request, body=body, naming=naming, caller=CALLER, obligations=(),
-            sees=lambda uid: str(uid) not in self.hidden, outcome=outcome,
-        )  # fmt: skip
+            request=request,
+            body=body,
+            naming=naming,
+            caller=CALLER,
+            obligations=(),
+            sees=lambda uid: str(uid) not in self.hidden,
+            outcome=outcome,
+        )
         return await self.adapter.forward(permit, passage)
 
     def _refused(self, request: Request, naming: Naming) -> Answer | None:
@@ -143,11 +148,16 @@ class AdapterDoor:
 def _read(incoming: web.Request) -> Request:
     raw_path, _, raw_query = incoming.raw_path.partition("?")
     return Request(
-        id=secrets.token_hex(8), method=incoming.method, path=incoming.path, raw_path=raw_path,
-        query=tuple(parse_qsl(raw_query, keep_blank_values=True)), raw_query=raw_query,
+        id=secrets.token_hex(8),
+        method=incoming.method,
+        path=incoming.path,
+        raw_path=raw_path,
+        query=tuple(parse_qsl(raw_query, keep_blank_values=True)),
+        raw_query=raw_query,
         headers=tuple((name.lower(), value) for name, value in incoming.headers.items()),
-        peer=Peer(ip="127.0.0.1"), body=_Incoming(incoming),
-    )  # fmt: skip
+        peer=Peer(ip="127.0.0.1"),
+        body=_Incoming(incoming),
+    )
 
 
 async def _write(incoming: web.Request, answer: Answer) -> web.StreamResponse:
@@ -180,7 +190,9 @@ def served(door: AdapterDoor) -> Iterator[AdapterDoor]:
 
 
 @contextlib.contextmanager
-def running(command: list[str], *, ready: str, seconds: float, log: Path, **environment: str) -> Iterator[None]:
+def running(
+    command: list[str], *, ready: str, seconds: float, log: Path, **environment: str
+) -> Iterator[None]:
     """Run a real upstream until the block ends; wait until `ready` answers."""
     env = {**os.environ, **environment, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with log.open("wb") as output:
@@ -201,7 +213,7 @@ def _wait_for(url: str, seconds: float, process: subprocess.Popen[bytes], log: P
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text(errors="replace")[-2000:]
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310 -- loopback
             return
         time.sleep(0.1)
     raise AssertionError(f"{url} did not answer: {log.read_text(errors='replace')[-2000:]}")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import openai
 import pytest
-from support.adapter_door import AdapterDoor, free_port, model_file, running, served
 
 from doorward.gateway.protocols.openai import OpenAIAdapter
 from doorward.settings import UpstreamSettings
+from support.adapter_door import AdapterDoor, free_port, model_file, running, served
 
 SERVER = """
 import sys, os, signal, xllamacpp as x
@@ -29,16 +29,21 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpstreamSetti
     weights, port, key = model_file(), free_port(), secrets.token_hex(16)
     folder: Path = tmp_path_factory.mktemp("llm")
     command = [sys.executable, "-c", SERVER, str(weights), str(port)]
-    with pytest.MonkeyPatch.context() as patch, running(
-        command, ready=f"http://127.0.0.1:{port}/health", seconds=60, log=folder / "log", LLM_KEY=key
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        running(
+            command, ready=f"http://127.0.0.1:{port}/health", seconds=60, log=folder / "log", LLM_KEY=key
+        ),
     ):
         patch.setenv("DOORWARD_TEST_LLM_KEY", key)
         yield UpstreamSettings.model_validate(
             {
-                "name": "llm", "kind": "openai", "url": f"http://127.0.0.1:{port}",
+                "name": "llm",
+                "kind": "openai",
+                "url": f"http://127.0.0.1:{port}",
                 "credential": {"header": "Authorization", "value": "Bearer ${DOORWARD_TEST_LLM_KEY}"},
             }
-        )  # fmt: skip
+        )
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,7 @@ def client(door: AdapterDoor) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture
-def direct(upstream: UpstreamSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.OpenAI]:
+def direct(upstream: UpstreamSettings) -> Iterator[openai.OpenAI]:
     key = upstream.credential.value.removeprefix("Bearer ")  # type: ignore[union-attr]  # a header credential
     with openai.OpenAI(base_url=f"{upstream.url}/v1", api_key=key, max_retries=0) as stock:
         yield stock
@@ -85,9 +90,13 @@ def test_a_whole_answer_is_the_upstreams_own(
 
 def test_a_streamed_answer_arrives_token_by_token(door: AdapterDoor, client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
-        model="smollm2", messages=[{"role": "user", "content": "Count."}], max_tokens=12, temperature=0,
-        stream=True, stream_options={"include_usage": True},
-    )  # fmt: skip
+        model="smollm2",
+        messages=[{"role": "user", "content": "Count."}],
+        max_tokens=12,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
     events = list(stream)
     words = [event.choices[0].delta.content for event in events if event.choices]
     assert len([word for word in words if word]) > 3

@@ -23,9 +23,16 @@ class NoBody:
 
 def request(*headers: tuple[str, str]) -> Request:
     return Request(
-        id="r", method="POST", path="/", raw_path="/", query=(), raw_query="",
-        headers=headers, peer=Peer(ip="127.0.0.1"), body=NoBody(),
-    )  # fmt: skip
+        id="r",
+        method="POST",
+        path="/",
+        raw_path="/",
+        query=(),
+        raw_query="",
+        headers=headers,
+        peer=Peer(ip="127.0.0.1"),
+        body=NoBody(),
+    )
 
 
 REFUSED = {
@@ -114,8 +121,19 @@ def test_plain_json_is_read_as_it_stands(body: bytes, expected: Any) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["Model", "MODEL", "mOdel", "ｍodel", "model\u200b", " model", "mo-del", "_model", "mode\u2113", "m\u00f6del"],
-)  # fmt: skip
+    [
+        "Model",
+        "MODEL",
+        "mOdel",
+        "\uff4dodel",
+        "model\u200b",
+        " model",
+        "mo-del",
+        "_model",
+        "mode\u2113",
+        "m\u00f6del",
+    ],
+)
 def test_another_spelling_of_a_known_key_is_refused(key: str) -> None:
     with pytest.raises(InvalidRequestError, match="model"):
         read_json(json.dumps({"model": "a", key: "b"}).encode(), known={"model"})
@@ -173,10 +191,20 @@ def test_a_chat_of_one_megabyte_is_read_in_less_than_50_ms() -> None:
 
 @pytest.mark.parametrize(
     "declared",
-    ["text/plain", "text/json", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "",
-     "application/json; charset=utf-16", "application/json; charset=latin1", "application/json; x=y",
-     "application/jsonl", "application/json, text/plain", "application/vnd.api+json"],
-)  # fmt: skip
+    [
+        "text/plain",
+        "text/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "",
+        "application/json; charset=utf-16",
+        "application/json; charset=latin1",
+        "application/json; x=y",
+        "application/jsonl",
+        "application/json, text/plain",
+        "application/vnd.api+json",
+    ],
+)
 def test_a_body_declared_as_something_else_is_415(declared: str) -> None:
     with pytest.raises(UnsupportedMediaError):
         read_json_body(request(("content-type", declared)), b"{}")
@@ -186,9 +214,7 @@ def test_a_body_without_a_type_or_with_two_is_refused() -> None:
     with pytest.raises(UnsupportedMediaError):
         read_json_body(request(), b"{}")
     with pytest.raises(InvalidRequestError):
-        read_json_body(
-            request(("content-type", "application/json"), ("content-type", "text/plain")), b"{}"
-        )
+        read_json_body(request(("content-type", "application/json"), ("content-type", "text/plain")), b"{}")
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "gzip, gzip", "x-unknown"])
@@ -197,8 +223,15 @@ def test_a_coded_body_is_415(coding: str) -> None:
         read_json_body(request(("content-type", "application/json"), ("content-encoding", coding)), b"{}")
 
 
-@pytest.mark.parametrize("declared", ["application/json", "Application/JSON", "application/json; charset=UTF-8",
-                                      'application/json;charset="utf-8"'])  # fmt: skip
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "application/json",
+        "Application/JSON",
+        "application/json; charset=UTF-8",
+        'application/json;charset="utf-8"',
+    ],
+)
 def test_plain_json_types_are_read(declared: str) -> None:
     assert read_json_body(request(("content-type", declared)), b'{"a":1}') == {"a": 1}
 
@@ -231,7 +264,9 @@ def test_any_bytes_are_read_or_refused_and_never_fail_otherwise(body: bytes) -> 
 @given(st.text(min_size=1, max_size=8).filter(lambda key: key.isprintable()), st.data())
 def test_no_escaped_spelling_of_a_key_gets_past_the_duplicate_check(key: str, data: st.DataObject) -> None:
     def spelled() -> str:
-        units = [key.encode("utf-16-be")[i : i + 2] for i in range(0, 2 * len(key.encode("utf-16-be")) // 2, 2)]
+        units = [
+            key.encode("utf-16-be")[i : i + 2] for i in range(0, 2 * len(key.encode("utf-16-be")) // 2, 2)
+        ]
         escaped = "".join(f"\\u{unit.hex()}" for unit in units)
         return data.draw(st.sampled_from([json.dumps(key)[1:-1], escaped]))
 

@@ -103,9 +103,7 @@ class Play:
         assert isinstance(self.adapter, Refining)
         return await self.adapter.refine(self.request(line, body), self.name(line, body), upstream)
 
-    def permit(
-        self, request: Request, body: bytes, naming: Naming, *, hidden: Iterable[str] = ()
-    ) -> Permit:
+    def permit(self, request: Request, body: bytes, naming: Naming, *, hidden: Iterable[str] = ()) -> Permit:
         unseen = set(hidden)
         return Permit(
             request=request,

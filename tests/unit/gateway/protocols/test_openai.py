@@ -50,23 +50,65 @@ def test_one_model_is_viewed_and_the_list_is_decided_name_by_name(llm: Any) -> N
 
 @pytest.mark.parametrize(
     "line",
-    ["GET /", "GET /v1", "GET /health", "GET /metrics", "GET /props", "POST /props", "GET /slots", "GET /v1/models/",
-     "POST /v1/models", "DELETE /v1/models/smollm2", "HEAD /v1/models", "POST /v1/chat/completions/", "POST /completion",
-     "POST /chat/completions", "POST /v1/messages", "POST /tokenize", "POST /embeddings", "POST /rerank", "POST /v1/rerank",
-     "POST /lora-adapters", "GET /lora-adapters", "POST /slots/0", "POST /infill", "POST /apply-template", "POST /v1/files",
-     "GET /v1/files", "POST /v1/batches", "GET /v1/responses/resp_1", "DELETE /v1/responses/resp_1",
-     "GET /v1/chat/completions", "POST /v1/fine_tuning/jobs", "POST /v1/images/generations", "POST /v1/audio/speech",
-     "POST /v1/assistants", "POST /v1/threads", "GET /v1/vector_stores", "POST /v1/moderations", "POST /V1/chat/completions",
-     "POST /invocations", "POST /update_weights", "POST /collective_rpc", "GET /api/tags", "POST /api/generate",
-     "OPTIONS /v1/chat/completions", "PUT /v1/chat/completions", "post /v1/chat/completions"],
-)  # fmt: skip
+    [
+        "GET /",
+        "GET /v1",
+        "GET /health",
+        "GET /metrics",
+        "GET /props",
+        "POST /props",
+        "GET /slots",
+        "GET /v1/models/",
+        "POST /v1/models",
+        "DELETE /v1/models/smollm2",
+        "HEAD /v1/models",
+        "POST /v1/chat/completions/",
+        "POST /completion",
+        "POST /chat/completions",
+        "POST /v1/messages",
+        "POST /tokenize",
+        "POST /embeddings",
+        "POST /rerank",
+        "POST /v1/rerank",
+        "POST /lora-adapters",
+        "GET /lora-adapters",
+        "POST /slots/0",
+        "POST /infill",
+        "POST /apply-template",
+        "POST /v1/files",
+        "GET /v1/files",
+        "POST /v1/batches",
+        "GET /v1/responses/resp_1",
+        "DELETE /v1/responses/resp_1",
+        "GET /v1/chat/completions",
+        "POST /v1/fine_tuning/jobs",
+        "POST /v1/images/generations",
+        "POST /v1/audio/speech",
+        "POST /v1/assistants",
+        "POST /v1/threads",
+        "GET /v1/vector_stores",
+        "POST /v1/moderations",
+        "POST /V1/chat/completions",
+        "POST /invocations",
+        "POST /update_weights",
+        "POST /collective_rpc",
+        "GET /api/tags",
+        "POST /api/generate",
+        "OPTIONS /v1/chat/completions",
+        "PUT /v1/chat/completions",
+        "post /v1/chat/completions",
+    ],
+)
 def test_every_other_route_is_unknown(llm: Any, line: str) -> None:
     with pytest.raises(UnknownRouteError):
         llm.name(line, body())
 
 
 def test_policies_know_size_stream_tools_and_length(llm: Any) -> None:
-    tools = [{"type": "function", "function": {"name": "pay"}}, {"type": "custom", "custom": {"name": "shell"}}]
+    tools = [
+        {"type": "function", "function": {"name": "pay"}},
+        {"type": "custom", "custom": {"name": "shell"}},
+    ]
     content = body(stream=True, tools=tools, functions=[{"name": "old"}], max_tokens=9, n_predict=70)
     facts = llm.name(CHAT, content).facts
     assert (facts.bytes, facts.stream, facts.max_tokens) == (len(content), True, 70)
@@ -77,16 +119,41 @@ def test_policies_know_size_stream_tools_and_length(llm: Any) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    ["api_base", "base_url", "api_key", "fallbacks", "models", "model_list", "lora", "lora_request", "id_slot", "engine",
-     "route", "provider", "custom_llm_provider", "web_search_options", "extra_body", "extra_headers", "mock_response",
-     "plugins", "transforms", "prompt_id", "kv_transfer_params", "speculative", "guardrails", "proxy_server_request"],
-)  # fmt: skip
+    [
+        "api_base",
+        "base_url",
+        "api_key",
+        "fallbacks",
+        "models",
+        "model_list",
+        "lora",
+        "lora_request",
+        "id_slot",
+        "engine",
+        "route",
+        "provider",
+        "custom_llm_provider",
+        "web_search_options",
+        "extra_body",
+        "extra_headers",
+        "mock_response",
+        "plugins",
+        "transforms",
+        "prompt_id",
+        "kv_transfer_params",
+        "speculative",
+        "guardrails",
+        "proxy_server_request",
+    ],
+)
 def test_a_key_that_is_not_understood_is_refused_by_name(llm: Any, key: str) -> None:
     with pytest.raises(InvalidRequestError, match=key):
         llm.name(CHAT, body(**{key: "x"}))
 
 
-@pytest.mark.parametrize("key", ["Model", "MODEL", "Messages", "max-tokens", "maxTokens", "me\u017fsages", "\uff4dodel"])
+@pytest.mark.parametrize(
+    "key", ["Model", "MODEL", "Messages", "max-tokens", "maxTokens", "me\u017fsages", "\uff4dodel"]
+)
 def test_another_spelling_of_a_known_key_is_refused(llm: Any, key: str) -> None:
     with pytest.raises(InvalidRequestError, match="can be read as"):
         llm.name(CHAT, body(**{key: "other"}))
@@ -94,9 +161,15 @@ def test_another_spelling_of_a_known_key_is_refused(llm: Any, key: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b'{"model":"smollm2","model":"secret","messages":[]}', b'{"model":"smollm2","mo\\u0064el":"secret","messages":[]}',
-     b'{"model":"smollm2","messages":[{"role":"user","content":"a","content":"b"}]}', b"model=smollm2", b"", b"[]"],
-)  # fmt: skip
+    [
+        b'{"model":"smollm2","model":"secret","messages":[]}',
+        b'{"model":"smollm2","mo\\u0064el":"secret","messages":[]}',
+        b'{"model":"smollm2","messages":[{"role":"user","content":"a","content":"b"}]}',
+        b"model=smollm2",
+        b"",
+        b"[]",
+    ],
+)
 def test_a_body_with_two_readings_or_none_is_refused(llm: Any, text: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         llm.name(CHAT, text)
@@ -109,14 +182,32 @@ def test_a_body_that_is_not_declared_as_json_is_415(llm: Any, declared: str | No
 
 
 @pytest.mark.parametrize(
-    "model", [None, "", 7, ["smollm2"], {"id": "smollm2"}, True, "a\nb", "x" * 300, "a//b", "/a", "a/", "a/../b", "./a", ".."]
+    "model",
+    [
+        None,
+        "",
+        7,
+        ["smollm2"],
+        {"id": "smollm2"},
+        True,
+        "a\nb",
+        "x" * 300,
+        "a//b",
+        "/a",
+        "a/",
+        "a/../b",
+        "./a",
+        "..",
+    ],
 )
 def test_a_model_that_is_not_one_plain_name_is_refused(llm: Any, model: Any) -> None:
     with pytest.raises(InvalidRequestError, match="model"):
         llm.name(CHAT, body(model=model))
 
 
-@pytest.mark.parametrize("model", ["Smollm2", " smollm2", "smollm2 ", "azure-smollm2", "smollm2:latest", "ft:smollm2:x", "*"])
+@pytest.mark.parametrize(
+    "model", ["Smollm2", " smollm2", "smollm2 ", "azure-smollm2", "smollm2:latest", "ft:smollm2:x", "*"]
+)
 def test_a_variant_of_a_name_is_another_name(llm: Any, model: str) -> None:
     assert llm.asks(CHAT, body(model=model)) == [f'invoke Model::"llm/{model}"']
 
@@ -135,7 +226,10 @@ def responses(**more: Any) -> bytes:
         (chat({"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}), "inline"),
         (chat({"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}), "inline"),
         (chat({"type": "image_url", "image_url": "https://example.com/a.png"}), "inline"),
-        (chat({"type": "image_url", "image_url": {"URL": "http://x", "url": "data:image/png;base64,AA"}}), "url"),
+        (
+            chat({"type": "image_url", "image_url": {"URL": "http://x", "url": "data:image/png;base64,AA"}}),
+            "url",
+        ),
         (chat({"type": "text", "text": "x", "image_url": {"url": "http://x"}}), "image_url"),
         (chat({"type": "file", "file": {"file_id": "file-1"}}), "file_id"),
         (chat({"type": "video_url", "video_url": {"url": "http://x"}}), "video_url"),
@@ -169,17 +263,52 @@ def test_chat_content_that_is_not_governed_yet_is_refused(llm: Any, content: byt
         (responses(messages=[]), "messages"),
         (responses(input=[{"type": "item_reference", "id": "msg_1"}]), "item_reference"),
         (responses(input=[{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]), "file_id"),
-        (responses(input=[{"role": "user", "content": [{"type": "input_file", "file_url": "http://x"}]}]), "file_url"),
-        (responses(input=[{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]), "file_id"),
-        (responses(input=[{"role": "user", "content": [{"type": "input_image", "image_url": "http://x"}]}]), "inline"),
-        (responses(input=[{"type": "function_call_output", "call_id": "c",
-                           "output": [{"type": "input_image", "image_url": "http://x"}]}]), "inline"),
-        *[(responses(tools=[{"type": kind}]), kind) for kind in
-          ("web_search", "web_search_preview", "file_search", "code_interpreter", "mcp", "computer_use_preview",
-           "image_generation", "local_shell", "shell", "apply_patch")],
+        (
+            responses(input=[{"role": "user", "content": [{"type": "input_file", "file_url": "http://x"}]}]),
+            "file_url",
+        ),
+        (
+            responses(input=[{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]),
+            "file_id",
+        ),
+        (
+            responses(
+                input=[{"role": "user", "content": [{"type": "input_image", "image_url": "http://x"}]}]
+            ),
+            "inline",
+        ),
+        (
+            responses(
+                input=[
+                    {
+                        "type": "function_call_output",
+                        "call_id": "c",
+                        "output": [{"type": "input_image", "image_url": "http://x"}],
+                    }
+                ]
+            ),
+            "inline",
+        ),
+        *[
+            (responses(tools=[{"type": kind}]), kind)
+            for kind in (
+                "web_search",
+                "web_search_preview",
+                "file_search",
+                "code_interpreter",
+                "mcp",
+                "computer_use_preview",
+                "image_generation",
+                "local_shell",
+                "shell",
+                "apply_patch",
+            )
+        ],
     ],
-)  # fmt: skip
-def test_server_side_state_tools_and_files_of_responses_are_refused(llm: Any, content: bytes, named: str) -> None:
+)
+def test_server_side_state_tools_and_files_of_responses_are_refused(
+    llm: Any, content: bytes, named: str
+) -> None:
     with pytest.raises(InvalidRequestError, match=named):
         llm.name("POST /v1/responses", content)
 
@@ -187,11 +316,30 @@ def test_server_side_state_tools_and_files_of_responses_are_refused(llm: Any, co
 @pytest.mark.parametrize(
     "content",
     [
-        chat({"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}),
+        chat(
+            {"type": "text", "text": "x"},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}},
+        ),
         chat({"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}),
-        body(tools=[{"type": "function", "function": {"name": "f", "parameters": {"properties": {"Model": {}}}}}]),
-        body(messages=[{"role": "assistant", "content": None, "tool_calls": []}, {"role": "tool", "content": "x"}]),
-        body(temperature=0, top_k=1, min_p=0.1, seed=3, grammar="root ::= x", stream_options={"include_usage": True}),
+        body(
+            tools=[
+                {"type": "function", "function": {"name": "f", "parameters": {"properties": {"Model": {}}}}}
+            ]
+        ),
+        body(
+            messages=[
+                {"role": "assistant", "content": None, "tool_calls": []},
+                {"role": "tool", "content": "x"},
+            ]
+        ),
+        body(
+            temperature=0,
+            top_k=1,
+            min_p=0.1,
+            seed=3,
+            grammar="root ::= x",
+            stream_options={"include_usage": True},
+        ),
         body(stream=None, max_tokens=None),
     ],
 )
@@ -203,7 +351,9 @@ def test_null_state_fields_of_responses_pass(llm: Any) -> None:
     assert llm.asks("POST /v1/responses", responses(previous_response_id=None, background=False))
 
 
-@pytest.mark.parametrize("line", ["POST /v1/chat/completions?model=secret", "GET /v1/models?x=1", "GET /v1/models/a?b"])
+@pytest.mark.parametrize(
+    "line", ["POST /v1/chat/completions?model=secret", "GET /v1/models?x=1", "GET /v1/models/a?b"]
+)
 def test_query_parameters_are_refused(llm: Any, line: str) -> None:
     with pytest.raises(InvalidRequestError, match="query"):
         llm.name(line, body() if line.startswith("POST") else b"")
@@ -221,21 +371,33 @@ async def test_the_authorised_bytes_are_the_bytes_sent(llm: Any, scripted: Any) 
     await llm.forward(CHAT, upstream, content)
     (sent,) = upstream.requests
     assert (sent.method, sent.target, sent.body, sent.content_length) == (
-        "POST", "/v1/chat/completions", content, len(content),
-    )  # fmt: skip
+        "POST",
+        "/v1/chat/completions",
+        content,
+        len(content),
+    )
 
 
 async def test_headers_that_choose_elsewhere_or_identify_do_not_pass(llm: Any, scripted: Any) -> None:
     upstream = scripted(lambda _: (200, b"{}"))
     given = [
-        ("authorization", "Bearer dw_caller"), ("x-api-key", "dw_caller"), ("cookie", "a=b"), ("x-model", "secret"),
-        ("openai-organization", "other"), ("x-portkey-custom-host", "http://evil"), ("accept-encoding", "gzip"),
-        ("x-forwarded-for", "1.2.3.4"), ("doorward-purpose", "p"), ("user-agent", "stock/1"),
-    ]  # fmt: skip
+        ("authorization", "Bearer dw_caller"),
+        ("x-api-key", "dw_caller"),
+        ("cookie", "a=b"),
+        ("x-model", "secret"),
+        ("openai-organization", "other"),
+        ("x-portkey-custom-host", "http://evil"),
+        ("accept-encoding", "gzip"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("doorward-purpose", "p"),
+        ("user-agent", "stock/1"),
+    ]
     await llm.forward(CHAT, upstream, body(), headers=given)
     assert sorted(upstream.requests[0].headers) == [
-        ("accept-encoding", "identity"), ("content-type", "application/json"), ("user-agent", "stock/1"),
-    ]  # fmt: skip
+        ("accept-encoding", "identity"),
+        ("content-type", "application/json"),
+        ("user-agent", "stock/1"),
+    ]
 
 
 LISTED = {
@@ -275,10 +437,12 @@ async def test_a_list_that_cannot_be_read_is_not_shown(llm: Any, scripted: Any) 
 
 
 STREAM = (
-    b'data: {"model":"smollm2","choices":[{"delta":{"content":"say \\"usage\\":{\\"prompt_tokens\\":9}"}}]}\n\n',
-    b'data: {"model":"smollm2","choices":[],"usa', b'ge":{"completion_tokens":5,"prompt_', b'tokens":31}}\n\n',
+    b'data: {"model":"smollm2","choices":[{"delta":{"content":"\\"usage\\":{\\"prompt_tokens\\":9}"}}]}\n\n',
+    b'data: {"model":"smollm2","choices":[],"usa',
+    b'ge":{"completion_tokens":5,"prompt_',
+    b'tokens":31}}\n\n',
     b"data: [DONE]\n\n",
-)  # fmt: skip
+)
 
 
 async def test_a_stream_passes_untouched_and_its_tokens_are_counted(llm: Any, scripted: Any) -> None:
@@ -294,7 +458,10 @@ async def test_a_stream_passes_untouched_and_its_tokens_are_counted(llm: Any, sc
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b'{"model":"smollm2","usage":{"input_tokens":3,"output_tokens":4}}', {"tokens_in": 3, "tokens_out": 4}),
+        (
+            b'{"model":"smollm2","usage":{"input_tokens":3,"output_tokens":4}}',
+            {"tokens_in": 3, "tokens_out": 4},
+        ),
         (b'{"model":"smollm2","usage":{"prompt_tokens":3}}', {"tokens_in": 3}),
         (b'{"model":"smollm2","usage":{"prompt_tokens":"3","completion_tokens":-1}}', {}),
         (b'{"model":"smollm2","usage":null}', {}),
@@ -327,7 +494,9 @@ async def test_an_upstreams_own_error_passes_natively(llm: Any, scripted: Any) -
 async def test_a_refused_credential_or_a_redirect_never_reaches_the_caller(
     llm: Any, scripted: Any, status: int
 ) -> None:
-    upstream = scripted(lambda _: (status, b'{"error":{"message":"Incorrect API key provided: upstream-key"}}'))
+    upstream = scripted(
+        lambda _: (status, b'{"error":{"message":"Incorrect API key provided: upstream-key"}}')
+    )
     with pytest.raises(UnavailableError) as failed:
         await llm.forward(CHAT, upstream, body())
     assert "upstream-key" not in str(failed.value)
@@ -343,25 +512,37 @@ async def test_a_coded_answer_is_refused(llm: Any, scripted: Any) -> None:
 
 def test_a_refusal_is_an_openai_error_that_says_the_way_in(llm: Any) -> None:
     refusal = Refusal(
-        status=403, code="denied", title="Denied", detail="You may not invoke it.", request_id="req-1",
+        status=403,
+        code="denied",
+        title="Denied",
+        detail="You may not invoke it.",
+        request_id="req-1",
         would_allow=(Change("context.device.proven", "Use your managed laptop."),),
-    )  # fmt: skip
+    )
     answer = llm.adapter.refuse(llm.request(CHAT), refusal)
     assert answer.status == 403
     assert json.loads(answer.body) == {
         "error": {
             "message": "You may not invoke it. What would let you in: Use your managed laptop.",
-            "type": "permission_error", "param": None, "code": "denied",
+            "type": "permission_error",
+            "param": None,
+            "code": "denied",
         }
-    }  # fmt: skip
+    }
     assert ("x-should-retry", "false") in answer.headers
 
 
 def test_a_way_in_that_the_detail_says_already_is_not_said_twice(llm: Any) -> None:
     refusal = Refusal(
-        status=429, code="limit_exceeded", title="Limit", detail="Wait. Use MFA.", request_id="r", retry_after=7,
-        would_allow=(Change("x", "Use MFA."),), challenge="Bearer",
-    )  # fmt: skip
+        status=429,
+        code="limit_exceeded",
+        title="Limit",
+        detail="Wait. Use MFA.",
+        request_id="r",
+        retry_after=7,
+        would_allow=(Change("x", "Use MFA."),),
+        challenge="Bearer",
+    )
     answer = llm.adapter.refuse(llm.request(CHAT), refusal)
     assert json.loads(answer.body)["error"]["message"] == "Wait. Use MFA."
     assert ("retry-after", "7") in answer.headers
@@ -376,7 +557,9 @@ def test_a_hidden_and_an_unknown_model_are_told_apart_by_nothing_but_the_name(ll
         {
             "error": {
                 "message": "The model `secret` does not exist or you do not have access to it.",
-                "type": "invalid_request_error", "param": None, "code": "model_not_found",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": "model_not_found",
             }
         },
-    )  # fmt: skip
+    )
