@@ -19,7 +19,7 @@ from doorward.console.services import Services
 from doorward.core.accounts import ConsoleSession
 from doorward.core.context import Context, NetworkContext, SessionContext
 from doorward.core.decision import AccessRequest, Decision
-from doorward.core.errors import DeniedError, UnauthenticatedError
+from doorward.core.errors import DeniedError, DoorwardError, UnauthenticatedError
 from doorward.core.model import Action, EntityUid
 from doorward.core.record import AdminRecord
 from doorward.core.values import to_json
@@ -130,6 +130,17 @@ async def authenticate(
     if session.principal is None:
         return Actor(session.operator, None, "link"), session
     return Actor(str(session.principal), session.principal, "passkey"), session
+
+
+async def still_allowed(request: Request, rule: Rule) -> bool:
+    """Judge again, as on a new request: an ended session or a lost role ends an open stream."""
+    services: Services = request.app.state.services
+    try:
+        actor, session = await authenticate(request, services, touch=False)
+        verdict = await asyncio.to_thread(judge, services, actor, session, rule, _ip(request))
+    except DoorwardError:
+        return False
+    return verdict.allowed
 
 
 def peer_uid(request: Request) -> int | None:

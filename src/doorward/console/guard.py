@@ -7,6 +7,8 @@ another port made a browser send (Fetch Metadata, Origin): writes and streams mu
 
 from __future__ import annotations
 
+import asyncio
+import traceback
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from doorward.console.problems import problem
+from doorward.core.errors import PayloadTooLargeError
 from doorward.settings import Settings, is_loopback, split_listen
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from doorward.core.ids import IdSource
 
 MAX_BODY = 4 * 1024 * 1024
+BODY_SECONDS = 30.0
 _SAFE = frozenset({"GET", "HEAD"})
 _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -56,6 +60,15 @@ class Objection:
     status: HTTPStatus
     detail: str
     hint: str = ""
+
+
+_TOO_LARGE = Objection(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the request's body is over 4 MiB")
+_TOO_SLOW = Objection(HTTPStatus.REQUEST_TIMEOUT, "the request's body took longer than 30 seconds")
+
+
+def _fault(request_id: str) -> Objection:
+    hint = f"The control plane's log has it under {request_id}."
+    return Objection(HTTPStatus.INTERNAL_SERVER_ERROR, "this is a fault in Doorward", hint)
 
 
 def allowed_hosts(settings: Settings) -> frozenset[str]:
@@ -144,59 +157,68 @@ class Guard:
 
     async def _run(self, scope: Scope, bounded: _Bounded, answer: _Answer) -> None:
         try:
-            await self._app(scope, bounded.receive, _unless_exceeded(bounded, answer))
-        except _TooLargeError:
-            await self._instead(scope, bounded, answer, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            await self._app(scope, bounded.receive, bounded.guarding(answer))
+        except _CutError as cut:
+            await self._instead(scope, bounded, answer, cut.why)
         except Exception:  # noqa: BLE001 -- the outermost frame: nothing leaves without its headers
-            _log.exception("request_failed", request_id=answer.request_id, method=scope["method"])
-            await self._instead(scope, bounded, answer, HTTPStatus.INTERNAL_SERVER_ERROR)
+            # As text: a renderer of tracebacks might print local variables, and those hold secrets.
+            _log.error("request_failed", request_id=answer.request_id, trace=traceback.format_exc())
+            hint = f"The control plane's log has it under {answer.request_id}."
+            await self._instead(
+                scope, bounded, answer, Objection(_FAULT, "this is a fault in Doorward", hint)
+            )
 
-    async def _instead(self, scope: Scope, bounded: _Bounded, answer: _Answer, status: HTTPStatus) -> None:
+    async def _instead(self, scope: Scope, bounded: _Bounded, answer: _Answer, why: Objection) -> None:
         if answer.started:
             raise ConnectionAbortedError("the answer had begun; it must not look complete")
-        too_large = status is HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        told = problem(
-            status,
-            code="payload_too_large" if too_large else "error",
-            detail="the request's body is over 4 MiB" if too_large else "this is a fault in Doorward",
-            hint="" if too_large else f"The control plane's log has it under {answer.request_id}.",
-            request_id=answer.request_id,
-        )
+        code = PayloadTooLargeError.code if why is _TOO_LARGE else None
+        told = problem(why.status, code=code, detail=why.detail, hint=why.hint, request_id=answer.request_id)
         await told(scope, bounded.receive, answer.send)
 
 
-class _TooLargeError(Exception):
-    pass
+class _CutError(Exception):
+    """The body was not read to its end."""
 
-
-def _unless_exceeded(bounded: _Bounded, answer: _Answer) -> Send:
-    """Send, unless the body was cut: whatever the application made of the cut body is not the answer."""
-
-    async def send(message: Message) -> None:
-        if bounded.exceeded and not answer.started:
-            raise _TooLargeError
-        await answer.send(message)
-
-    return send
+    def __init__(self, why: Objection) -> None:
+        super().__init__(why.detail)
+        self.why = why
 
 
 class _Bounded:
-    """Count the body and stop reading past the bound."""
+    """Count the body and the time it takes, and stop reading past either bound."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._read = 0
-
-    @property
-    def exceeded(self) -> bool:
-        return self._read > MAX_BODY
+        self._whole = False
+        self._cut: Objection | None = None
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        if self._whole:
+            # From here on `receive` waits for the caller to leave: that may take hours.
+            return await self._receive()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                message = await self._receive()
+        except TimeoutError as slow:
+            self._cut = _TOO_SLOW
+            raise _CutError(_TOO_SLOW) from slow
+        self._whole = not message.get("more_body", False)
         self._read += len(message.get("body", b""))
-        if self.exceeded:
-            raise _TooLargeError
+        if self._read > MAX_BODY:
+            self._cut = _TOO_LARGE
+            raise _CutError(_TOO_LARGE)
         return message
+
+    def guarding(self, answer: _Answer) -> Send:
+        """Send, unless the body was cut: what the application made of the rest is not the answer."""
+
+        async def send(message: Message) -> None:
+            if self._cut is not None and not answer.started:
+                raise _CutError(self._cut)
+            await answer.send(message)
+
+        return send
 
 
 class _Answer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -12,10 +11,10 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from doorward.console import feed, presentation
-from doorward.console.authorise import Actor, Rule, authenticate, govern, judge
+from doorward.console.authorise import Actor, Rule, govern, still_allowed
 from doorward.console.render import fragment, page
 from doorward.console.services import Services
-from doorward.core.errors import DoorwardError, NotFoundError
+from doorward.core.errors import NotFoundError
 from doorward.core.model import Action
 
 _SHOWN = 100
@@ -94,22 +93,11 @@ def router(services: Services) -> APIRouter:
 async def _stream(request: Request, services: Services, filters: Filters, after: str) -> AsyncIterator[str]:
     yield ": welcome\n\n"
     async for position, records in feed.follow(services, after):
-        if not await _may_still_look(request, services):
+        if not await still_allowed(request, _LOOK):
             yield "event: signed-out\ndata: over\n\n"
             return
         rows = [presentation.row(record) for record in records if filters.match(record)]
         yield _event(fragment("_rows.html", rows=rows, fresh=True), position) if rows else ": alive\n\n"
-
-
-async def _may_still_look(request: Request, services: Services) -> bool:
-    """Judge again, as on a new request: an ended session or a lost role ends the stream."""
-    try:
-        actor, session = await authenticate(request, services, touch=False)
-        ip = request.client.host if request.client else None
-        verdict = await asyncio.to_thread(judge, services, actor, session, _LOOK, ip)
-    except DoorwardError:
-        return False
-    return verdict.allowed
 
 
 def _event(html: str, position: str) -> str:

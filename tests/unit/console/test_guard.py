@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,21 @@ async def test_a_body_over_the_bound_is_413_whatever_the_application_makes_of_it
     assert status == 413
     assert b"payload_too_large" in body
     assert b"content-security-policy" in headers
+
+
+async def test_a_body_that_does_not_come_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("doorward.console.guard.BODY_SECONDS", 0.01)
+
+    guard = Guard(swallows, settings=Settings(), ids=IdSource(ManualClock(datetime(2026, 1, 1, tzinfo=UTC))))
+    sent: list[Message] = []
+
+    async def collect(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "scheme": "http", "path": "/x", "headers": []}
+    never: Any = asyncio.Event().wait
+    await guard({**scope, "state": {"peer_uid": 0}}, never, collect)
+    assert sent[0]["status"] == 408
 
 
 async def test_a_body_at_the_bound_passes() -> None:

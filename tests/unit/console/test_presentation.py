@@ -11,6 +11,7 @@ from doorward.console.presentation import Name, row, why
 from doorward.console.render import environment, fragment, visible
 
 TEMPLATES = files("doorward.console").joinpath("templates")
+ADDRESS = {"__extn": {"fn": "ip", "arg": "10.0.0.1"}}
 DEVICE = {"__entity": {"type": "Doorward::Device", "id": "d"}}
 RECORD: dict[str, Any] = {
     "kind": "decision", "id": "01D", "request_id": "01R", "time": "2026-11-23T13:02:11.123Z", "seq": 4,
@@ -18,7 +19,7 @@ RECORD: dict[str, Any] = {
     "action": "read", "resource": 'Dataset::"store/training/a.csv"', "upstream": "store",
     "determining": [], "errors": ["p: no attribute"], "would_allow": [{"say": "Sign in.", "change": "x"}],
     "obligations": [{"type": "mask", "fields": ["email", "phone"]}],
-    "context": {"now": "x", "device": {"proven": False, "id": DEVICE}, "network": {"ip": {"__extn": {"fn": "ip", "arg": "10.0.0.1"}}}},
+    "context": {"now": "x", "device": {"proven": False, "id": DEVICE}, "network": {"ip": ADDRESS}},
 }  # fmt: skip
 
 
