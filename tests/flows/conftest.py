@@ -170,6 +170,7 @@ class ScriptedPoint:
             ),
         }
         self.asked: list[AccessRequest] = []
+        self.covers: dict[str, str] = {}
 
     @property
     def snapshot(self) -> ScriptedPoint:
@@ -210,7 +211,7 @@ class ScriptedPoint:
         return self.entities.get(uid)
 
     def covering(self, name: str, kinds: tuple[str, ...]) -> EntityUid | None:
-        return EntityUid.of(kinds[0], name)
+        return EntityUid.of(kinds[0], self.covers.get(name, name))
 
     def zone_of(self, ip: str) -> str:
         return "office" if ip.startswith("10.") else "unknown"

@@ -243,6 +243,23 @@ async def test_the_last_unit_of_a_limit_is_usable_and_the_next_is_429(stage):
     assert (await stage.play())[0].status == 200
 
 
+async def test_names_under_one_asset_share_its_counter(stage):
+    stage.point.covers = {"llm/a": "llm", "llm/b": "llm", "llm/c": "elsewhere"}
+    for name in "abc":
+        stage.point.allow(DANA, "invoke", EntityUid.of("Model", f"llm/{name}"), Limit("slow", 1, 60))
+        stage.answers(b"hi")
+    statuses = [(await stage.play(body=b'{"model":"%s"}' % name))[0].status for name in (b"a", b"b", b"c")]
+    assert statuses == [200, 429, 200]
+
+
+async def test_what_cannot_be_kept_uses_nothing_of_a_limit(stage):
+    stage.point.allow(DANA, "invoke", MODEL, Limit("slow", 1, 60), Notify("owner"))
+    await stage.play()
+    stage.point.allow(DANA, "invoke", MODEL, Limit("slow", 1, 60))
+    stage.answers(b"hi")
+    assert (await stage.play())[0].status == 200
+
+
 async def test_denials_use_nothing_of_a_limit(stage):
     stage.point.allow(DANA, "invoke", MODEL, Limit("slow", 1, 60))
     for _ in range(5):

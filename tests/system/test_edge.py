@@ -303,6 +303,24 @@ async def test_header_sections_that_are_too_large_are_refused(data):
         assert flow.seen == []
 
 
+async def test_a_header_section_that_only_grows_is_cut_at_its_bound():
+    async with serving(header_timeout=30.0) as (edge, flow):
+        reader, writer = await connect(edge)
+        writer.write(GET)
+        ended = asyncio.create_task(reader.read())
+        for number in range(40):
+            if ended.done():
+                break
+            with contextlib.suppress(OSError):
+                writer.write(b"X-%d: %s\r\n" % (number, b"a" * 2000))
+                await writer.drain()
+            await asyncio.sleep(0.01)
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(ended, 2) == b""
+        writer.close()
+        assert flow.seen == []
+
+
 async def test_a_hundred_megabytes_are_413_and_never_held():
     async with serving() as (edge, flow):
         reader, writer = await connect(edge)

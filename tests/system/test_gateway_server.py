@@ -56,6 +56,8 @@ class Behind:
             await asyncio.sleep(30)
         body = await request.read()
         self.seen.append((request.method, request.raw_path, dict(request.headers), body))
+        if request.path == "/flood":
+            return await self._flood(request)
         if request.path == "/stream":
             return await self._stream(request)
         if request.path == "/die":
@@ -66,6 +68,16 @@ class Behind:
             return web.Response(body=b"\x1f\x8bnot really", headers={"Content-Encoding": "gzip"})
         headers = {"Set-Cookie": "a=1", "X-Powered-By": "secrets"}
         return web.Response(body=b"echo:" + body, headers=headers)
+
+    async def _flood(self, request):
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 65536)
+        except (asyncio.CancelledError, ConnectionError):
+            self.left.set()
+            raise
 
     async def _stream(self, request):
         response = web.StreamResponse()
@@ -431,6 +443,24 @@ async def test_a_clock_that_runs_out_ends_the_stream_without_any_change():
         with pytest.raises(aiohttp.ClientError):
             await asyncio.wait_for(answer.content.read(), 3)
         assert (await composed.outcome())["ended"] == "cut"
+
+
+async def test_a_caller_that_does_not_read_is_cut_all_the_same():
+    async with gate() as (composed, system, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", composed.server.port, limit=1024)
+        writer.write(b"GET /llm/flood HTTP/1.1\r\nHost: gate\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        # Everything between is full now: the gateway waits to write.
+        await asyncio.sleep(0.5)
+        composed.who.valid = False
+        composed.point.changed += 1
+        await asyncio.wait_for(system.left.wait(), 1)
+        assert (await composed.outcome())["ended"] == "cut"
+        rest = b""
+        with contextlib.suppress(ConnectionResetError):
+            rest = await asyncio.wait_for(reader.read(), 2)
+        assert not rest.endswith(b"0\r\n\r\n")
+        writer.close()
 
 
 async def test_a_caller_that_leaves_mid_stream_ends_the_upstream_within_a_second():
