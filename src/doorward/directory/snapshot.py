@@ -25,6 +25,8 @@ from doorward.directory.zones import ZoneMap
 K = TypeVar("K")
 V = TypeVar("V")
 
+_DEVICE = EntityUid.of("Device", "").type
+
 # Enumerated in the schema: they exist without being registered.
 _CONSTANT = {
     uid: Entity(uid)
@@ -44,6 +46,7 @@ class Snapshot:
         "_jwks",
         "_keys",
         "_lowered",
+        "_owned",
         "_revoked",
         "_zones",
         "version",
@@ -69,6 +72,7 @@ class Snapshot:
         self._zones, self._revoked, self._jwks, self._lowered = zones, revoked, jwks, lowered
         # Filled as asked; bounded by the number of registered entities.
         self._effective: dict[EntityUid, Entity] = {}
+        self._owned: dict[EntityUid, tuple[EntityUid, ...]] | None = None
 
     @classmethod
     def of(cls, known: Known) -> Snapshot:
@@ -220,6 +224,16 @@ class Snapshot:
             found = self.entity(uid)
             if found is not None:
                 yield found
+
+    def devices_of(self, owner: EntityUid) -> tuple[EntityUid, ...]:
+        """Return the registered devices that belong to a person, in order of their names."""
+        if self._owned is None:
+            owned: dict[EntityUid, list[EntityUid]] = {}
+            for uid, device in self._entities.items():
+                if uid.type == _DEVICE and isinstance(person := device.attrs.get("owner"), EntityUid):
+                    owned.setdefault(person, []).append(uid)
+            self._owned = {person: tuple(sorted(uids)) for person, uids in owned.items()}
+        return self._owned.get(owner, ())
 
     def purposes_of(self, principal: EntityUid) -> frozenset[str]:
         """Return what a principal may use data for: her own purposes and her projects'."""

@@ -368,3 +368,10 @@ def test_a_key_whose_value_changed_is_not_found_by_the_old_one() -> None:
     assert after.key_by_access_key_id("AK") is None
     assert after.key_by_hash("h-new") == after.key_by_access_key_id("AK2") == rotated
     assert after.key_by_hash("hash-k2") is not None
+
+
+def test_devices_are_found_by_their_owner() -> None:
+    owned = [Entity(uid("Device", name), {"owner": uid("User", "dana")}) for name in ("b", "a")]
+    known = snapshot(*owned, Entity(uid("Device", "c")))
+    assert known.devices_of(uid("User", "dana")) == (uid("Device", "a"), uid("Device", "b"))
+    assert known.devices_of(uid("User", "omar")) == ()
