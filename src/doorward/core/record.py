@@ -69,7 +69,8 @@ class OutcomeRecord(Record, frozen=True, kw_only=True):
     """State what became of an allowed request (`kind` = `outcome`), or a stream that was cut.
 
     `outcome` = {status, bytes, tokens_in, tokens_out, redactions, ms, shown, hidden, ended};
-    `ended` is `complete`, `client_left`, `cut` or `upstream_failed`.
+    `ended` is `complete`, `client_left`, `cut` (with `cut_by`), `upstream_failed`, or `refused` where a
+    protocol file found only while forwarding that it may not go on.
     """
 
     principal: str = ""

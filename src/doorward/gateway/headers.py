@@ -31,6 +31,7 @@ _IDENTITY_PREFIXES = (
     "x-client-verify", "x-client-dn", "x-envoy", "x-original-", "x-portkey", "x-litellm", "doorward-",
     "x-doorward",
 )  # fmt: skip
+_USER_METADATA = "x-amz-meta-"
 _INTERNAL_ANSWER = frozenset(
     {
         "set-cookie", "set-cookie2", "server", "x-powered-by", "x-aspnet-version", "x-aspnetmvc-version",
@@ -65,6 +66,7 @@ def upward(headers: Pairs) -> list[tuple[str, str]]:
     """Return the headers of a caller that may go to an upstream: no credential, no claim, no hop.
 
     Names with `_` go too: servers that map `-` and `_` to one variable would read them as another header.
+    Metadata of objects keeps them: its prefix is its own, and it is signed as it stands.
     """
     pairs = list(headers)
     dropped = _HOP_BY_HOP | _FORWARDING | CREDENTIALS | _named_in_connection(pairs)
@@ -72,7 +74,7 @@ def upward(headers: Pairs) -> list[tuple[str, str]]:
         (name, value)
         for name, value in pairs
         if (low := name.lower()) not in dropped
-        and "_" not in low
+        and ("_" not in low or low.startswith(_USER_METADATA))
         and not low.startswith(_IDENTITY_PREFIXES)
         and _is_clean(name, value)
     ]

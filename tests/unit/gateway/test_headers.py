@@ -27,6 +27,10 @@ def test_it_never_goes_up(name):
     assert upward([(name, "v"), ("Accept", "a")]) == [("Accept", "a")]
 
 
+def test_metadata_of_objects_keeps_its_names():
+    assert upward([("x-amz-meta-a_b", "1")]) == [("x-amz-meta-a_b", "1")]
+
+
 def test_what_connection_names_is_a_hop_header():
     assert upward([("Connection", "close, X-Hop"), ("X-Hop", "1"), ("X-Stay", "1")]) == [("X-Stay", "1")]
 
