@@ -110,7 +110,7 @@ class Engine:
         """Return what the policies say of one request on these entities. No I/O; never raises on data."""
         try:
             context: Any = to_json(request.context.to_record())
-        except (InvalidRequestError, ValueError) as reason:
+        except (InvalidRequestError, ValueError, OverflowError) as reason:
             return _undecided(str(reason))
         return self.evaluate_record(
             request.principal, request.action, request.resource, context, loaded=loaded
@@ -260,6 +260,7 @@ def _rules(policies: Sequence[PolicyText], guardrails: Sequence[PolicyText]) -> 
             annotations=policy.annotations,
             obligations=obligations(policy.annotations, policy.id),
             guardrail=guardrail,
+            reads=scope.context_reads(tree["conditions"]),
         )
 
 

@@ -30,7 +30,10 @@ class Side(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True):
-    """One policy as the engine holds it; `key` is its name inside the evaluator."""
+    """One policy as the engine holds it; `key` is its name inside the evaluator.
+
+    `reads` are the attributes of the context its conditions name; None when they read it as a whole.
+    """
 
     key: str
     id: str
@@ -43,6 +46,7 @@ class Rule(msgspec.Struct, frozen=True):
     annotations: dict[str, str]
     obligations: tuple[AnyObligation, ...] = ()
     guardrail: bool = False
+    reads: frozenset[str] | None = frozenset()
 
     def meant(self, principal: EntityUid, resource: EntityUid, ancestors: Ancestors) -> bool:
         """Return whether the scope holds for this principal and resource."""
@@ -87,6 +91,32 @@ def actions(scope: Mapping[str, Any]) -> tuple[tuple[EntityUid, ...] | None, boo
         case {"op": "in", "entities": entities}:
             return tuple(uid(entity) for entity in entities), True
     raise ValueError(f"`{scope}` is no action scope")
+
+
+def context_reads(tree: Any) -> frozenset[str] | None:
+    """Return the attributes of the context that an expression names; None when it reads it as a whole."""
+    match tree:
+        case {"Var": "context"}:
+            return None
+        case {".": {"left": {"Var": "context"}, "attr": name}} | {
+            "has": {"left": {"Var": "context"}, "attr": name}
+        }:
+            return frozenset({name})
+        case dict():
+            return _united(tree.values())
+        case list():
+            return _united(tree)
+    return frozenset()
+
+
+def _united(parts: Iterable[Any]) -> frozenset[str] | None:
+    names: set[str] = set()
+    for part in parts:
+        found = context_reads(part)
+        if found is None:
+            return None
+        names |= found
+    return frozenset(names)
 
 
 def uid(data: Mapping[str, Any]) -> EntityUid:

@@ -7,7 +7,6 @@ cannot be changed by her (roles, groups, sensitivity, risk, purposes not hers) i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
 from itertools import combinations
 
@@ -17,12 +16,12 @@ from doorward.cedar.engine import Engine, Loaded
 from doorward.core.context import Context, DeviceContext, NetworkContext
 from doorward.core.decision import AccessRequest, Change, Decision
 from doorward.core.identity import Caller
-from doorward.core.model import Entity, EntityUid
+from doorward.core.model import EntityUid
 from doorward.directory.snapshot import Snapshot
 
 REQUEST_ACCESS = "Nothing you can change yourself would allow this: request access."
 _MOST_AT_ONCE = 3
-_MOST_TRIES = 256
+_MOST_TRIES = 128
 _MOST_OF_A_KIND = 8
 # Ages of a sign-in that policies usually ask for, in seconds, the most lenient first.
 _MFA_AGES = (86_400, 43_200, 28_800, 14_400, 7200, 3600, 1800, 900, 600, 300, 60, 0)
@@ -44,12 +43,17 @@ class _Move(msgspec.Struct, frozen=True):
     change: Change
     apply: Callable[[Context], Context]
 
+    @property
+    def reads(self) -> str:
+        """Return the attribute of the context that it changes."""
+        return {"mfa": "session", "zone": "network"}.get(self.kind, self.kind)
+
 
 class Explanation:
     """Explain denials on one engine and one snapshot."""
 
     def __init__(self, engine: Engine, snapshot: Snapshot) -> None:
-        """Keep both; what every explanation needs is collected at the first one."""
+        """Keep both."""
         self._engine = engine
         self._snapshot = snapshot
 
@@ -66,7 +70,7 @@ class Explanation:
         advice = [*decision.advice, *self._near_advice(request, decision, loaded)]
         changes: tuple[Change, ...] = ()
         if self._engine.could_allow(request, loaded):
-            changes = self._least(request, caller, decide)
+            changes = self._least(request, caller, loaded, decide)
         if not changes:
             advice.append(REQUEST_ACCESS)
         return Told(changes, tuple(dict.fromkeys(advice)))
@@ -81,8 +85,11 @@ class Explanation:
             if advice and not rule.forbid and self._engine.outcome(rule, request, loaded).true:
                 yield advice
 
-    def _least(self, request: AccessRequest, caller: Caller | None, decide: Decide) -> tuple[Change, ...]:
-        moves = [*self._moves(request, caller)]
+    def _least(
+        self, request: AccessRequest, caller: Caller | None, loaded: Loaded, decide: Decide
+    ) -> tuple[Change, ...]:
+        reads = self._reads(request, loaded)
+        moves = [move for move in self._moves(request, caller) if reads is None or move.reads in reads]
         tries = 0
         for size in range(1, _MOST_AT_ONCE + 1):
             for chosen in combinations(moves, size):
@@ -98,6 +105,17 @@ class Explanation:
                     )
         return ()
 
+    def _reads(self, request: AccessRequest, loaded: Loaded) -> frozenset[str] | None:
+        """Return what of the context can matter here: changing anything else cannot help."""
+        names: frozenset[str] = frozenset()
+        for rule in self._engine.applicable(request.principal, request.action, request.resource, loaded):
+            outcome = self._engine.outcome(rule, request, loaded)
+            if outcome.true or (rule.forbid and outcome.error):
+                if rule.reads is None:
+                    return None
+                names |= rule.reads
+        return names
+
     def _moves(self, request: AccessRequest, caller: Caller | None) -> Iterator[_Move]:
         """Yield what this caller can change, the easiest first."""
         context, principal = request.context, request.principal
@@ -109,7 +127,7 @@ class Explanation:
 
     def _device_moves(self, context: Context, principal: EntityUid, caller: Caller | None) -> Iterator[_Move]:
         named = [caller.device] if caller is not None and caller.device is not None else []
-        own = [device.uid for device in self._devices.get(principal, ())]
+        own = self._snapshot.devices_of(principal)
         for uid in list(dict.fromkeys([*named, *own]))[:_MOST_OF_A_KIND]:
             device = self._snapshot.entity(uid)
             if device is None or device.attrs.get("active") is not True:
@@ -140,7 +158,7 @@ class Explanation:
             yield _Move("purpose", change, _with(purpose=purpose))
 
     def _zone_moves(self, context: Context) -> Iterator[_Move]:
-        for zone, cidrs in self._zones[:_MOST_OF_A_KIND]:
+        for zone, cidrs in sorted(self._snapshot.zones.items())[:_MOST_OF_A_KIND]:
             if zone == context.network.zone:
                 continue
             there = NetworkContext(zone=zone, ip=_first_address(cidrs))
@@ -148,19 +166,6 @@ class Explanation:
                 f"context.network.zone == {_quoted(zone)}", f"connect from the zone {_quoted(zone)}"
             )
             yield _Move("zone", change, _with(network=there))
-
-    @cached_property
-    def _devices(self) -> dict[EntityUid, list[Entity]]:
-        owned: dict[EntityUid, list[Entity]] = {}
-        for device in self._snapshot.entities(("Device",)):
-            owner = device.attrs.get("owner")
-            if isinstance(owner, EntityUid):
-                owned.setdefault(owner, []).append(device)
-        return owned
-
-    @cached_property
-    def _zones(self) -> list[tuple[str, tuple[str, ...]]]:
-        return sorted(self._snapshot.known.zones.items())
 
 
 def _with(**changed: object) -> Callable[[Context], Context]:

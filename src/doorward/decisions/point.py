@@ -6,6 +6,7 @@ A `Standpoint` never changes: everything one request asks is answered on the sam
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -93,7 +94,11 @@ class Standpoint:
             "principal": uid_to_json(request.principal),
             "resource": uid_to_json(request.resource),
         }
-        return hashlib.sha256(msgspec.json.encode(document, order="deterministic")).hexdigest()
+        try:
+            canonical = msgspec.json.encode(document, order="deterministic")
+        except UnicodeEncodeError:  # a name that is no text was denied, and still needs its record
+            canonical = json.dumps(document, sort_keys=True).encode()
+        return hashlib.sha256(canonical).hexdigest()
 
     def _unknown(self, request: AccessRequest) -> str | None:
         """Return why the request is denied before any policy is asked, or None."""

@@ -19,6 +19,9 @@ GUARDRAILS = "guardrails"
 _LOG = structlog.get_logger()
 _DEBOUNCE_MS = 200
 
+_LOOK_AGAIN_MS = 2000
+
+Stamps = tuple[tuple[str, int, int, int], ...] | None
 OnBundle = Callable[[Bundle], Awaitable[None] | None]
 OnError = Callable[[DoorwardError], Awaitable[None] | None]
 
@@ -71,17 +74,28 @@ class Workspace:
         A set that is refused goes to `on_error`, and what ruled before goes on ruling. Files written
         one after the other are read together; a set equal to the present one is not announced.
         """
-        await self._reload(on_bundle, on_error)  # what changed between `load` and the first event
-        async for _ in awatch(
-            self.path,
-            watch_filter=lambda _change, name: _concerns(Path(name)),
-            debounce=_DEBOUNCE_MS,
-            stop_event=stop,
-        ):
-            await self._reload(on_bundle, on_error)
+        seen = await self._reload(on_bundle, on_error)  # what changed between `load` and here
+        while stop is None or not stop.is_set():
+            try:
+                async for changes in awatch(
+                    self.path,
+                    watch_filter=None,
+                    debounce=_DEBOUNCE_MS,
+                    rust_timeout=_LOOK_AGAIN_MS,
+                    yield_on_timeout=True,
+                    stop_event=stop,
+                ):
+                    # Links that point elsewhere now raise no event: so we also look at the files.
+                    if changes or self._stamps() != seen:
+                        seen = await self._reload(on_bundle, on_error)
+            except FileNotFoundError:
+                if self._stamps() != seen:
+                    seen = await self._reload(on_bundle, on_error)
+                await asyncio.sleep(_LOOK_AGAIN_MS / 1000)
 
-    async def _reload(self, on_bundle: OnBundle, on_error: OnError) -> None:
-        before = self._digest
+    async def _reload(self, on_bundle: OnBundle, on_error: OnError) -> Stamps:
+        """Load and announce; return how the files looked before they were read."""
+        before, stamps = self._digest, self._stamps()
         try:
             bundle = await asyncio.to_thread(self.load)
         except DoorwardError as error:
@@ -89,10 +103,20 @@ class Workspace:
             # Going back to the set that still rules must be announced: it ends the error.
             self._digest = ""
             await _call(on_error, error)
-            return
+            return stamps
         if bundle.digest != before:
             _LOG.info("policies_changed", bundle=bundle.digest, policies=len(bundle.policies))
             await _call(on_bundle, bundle)
+        return stamps
+
+    def _stamps(self) -> Stamps:
+        """Return what tells whether a file was changed or replaced; None when nothing can be read."""
+        try:
+            files = [*sorted(self.path.rglob("*.cedar")), self.path / SCHEMA]
+            looks = ((file, file.stat()) for file in files if file.exists())
+            return tuple((str(f), look.st_ino, look.st_size, look.st_mtime_ns) for f, look in looks)
+        except OSError:
+            return None
 
     def _files(self) -> Iterator[tuple[Path, bool]]:
         for file in sorted(self.path.rglob("*.cedar")):
@@ -114,10 +138,6 @@ async def _call(callback: Callable[..., Awaitable[None] | None], argument: objec
     result = callback(argument)
     if result is not None:
         await result
-
-
-def _concerns(path: Path) -> bool:
-    return path.suffix in {".cedar", ".cedarschema"} or path.name == GUARDRAILS
 
 
 def _read(file: Path, name: str) -> str:

@@ -150,3 +150,35 @@ async def test_what_changed_before_watching_began_is_announced(tmp_path: Path) -
         changed = await seen.next()
         assert isinstance(changed, Bundle)
         assert ids(changed) == ["first"]
+
+
+async def test_a_link_that_points_elsewhere_is_noticed(tmp_path: Path) -> None:
+    for name, text in (("one", FIRST), ("two", SECOND)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.cedar").write_text(text)
+    link = tmp_path / "policies"
+    link.symlink_to("one")
+    workspace = Workspace(link)
+    workspace.load()
+    async with watching(workspace) as seen:
+        (tmp_path / "new").symlink_to("two")
+        (tmp_path / "new").replace(link)
+        changed = await seen.next()
+        assert isinstance(changed, Bundle)
+        assert ids(changed) == ["second"]
+
+
+async def test_a_directory_that_goes_and_comes_back_is_followed(tmp_path: Path) -> None:
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "a.cedar").write_text(FIRST)
+    workspace = Workspace(policies)
+    workspace.load()
+    async with watching(workspace) as seen:
+        policies.rename(tmp_path / "away")
+        assert isinstance(await seen.next(), InvalidPolicyError)
+        (tmp_path / "away").rename(policies)
+        back = await seen.next()
+        while not isinstance(back, Bundle):
+            back = await seen.next()
+        assert ids(back) == ["first"]
