@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,10 +39,16 @@ class BrowserClient:
     port: int
     host: str = "localhost"
     cookies: dict[str, str] = field(default_factory=dict)
+    trust: ssl.SSLContext | None = None
 
     @property
     def origin(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.trust else 'http'}://{self.host}:{self.port}"
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if self.trust is None:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        return http.client.HTTPSConnection("localhost", self.port, timeout=10, context=self.trust)
 
     async def get(self, path: str, **headers: str) -> Reply:
         return await self.send("GET", path, **headers)
@@ -62,7 +69,7 @@ class BrowserClient:
         if self.cookies:
             sent["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = self._connection()
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             for name, value in sent.items():

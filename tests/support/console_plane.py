@@ -7,6 +7,7 @@ import http.client
 import json
 import shutil
 import socket
+import ssl
 import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -104,18 +105,23 @@ class Plane:
 
 
 @asynccontextmanager
-async def running(
+async def running(  # noqa: PLR0913 -- what a test may set
     *,
     local_operator: str | None = None,
     policies: str = POLICIES,
     upstreams: tuple[str, ...] = ("llm", "store"),
+    tls: ssl.SSLContext | None = None,
     issues: bool = False,
     test_minting: bool = False,
 ) -> AsyncIterator[Plane]:
     data = Path(tempfile.mkdtemp(prefix="dw", dir="/tmp"))
     port = free_port()
     settings = Settings(
-        control={"listen": f"127.0.0.1:{port}", "local_operator": local_operator},
+        control={
+            "listen": f"127.0.0.1:{port}",
+            "local_operator": local_operator,
+            "tls": "auto" if tls else None,
+        },
         upstream=[{"name": name, "kind": "http", "url": "http://127.0.0.1:9"} for name in upstreams],
         identity={"test_minting": test_minting},
         data=data,
@@ -154,6 +160,7 @@ async def running(
                 listen=settings.control.listen,
                 socket_path=data / "control.sock",
                 stop=stop,
+                tls=tls,
                 on_ready=lambda _port: ready.set(),
             )
         )

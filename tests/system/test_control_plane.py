@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from doorward.console.serve import bind_tcp, bind_unix
 from doorward.core.errors import InvalidConfigError, UnavailableError
@@ -283,6 +290,43 @@ class TestSessions:
         await BrowserClient(plane.port, cookies=dict(browser.cookies)).post("/sign-out")
         ended = await asyncio.wait_for(stream, 3)
         assert "event: signed-out" in ended.text
+
+
+def certificate_of(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return what serves `localhost` with a fresh certificate, and what trusts only that."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    public, private = directory / "cert.pem", directory / "key.pem"
+    public.write_bytes(certificate.public_bytes(Encoding.PEM))
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(public, private)
+    return server, ssl.create_default_context(cafile=public)
+
+
+async def test_over_tls_the_cookie_is_secure_and_pinned_to_this_host(tmp_path: Path) -> None:
+    server, trust = certificate_of(tmp_path)
+    async with running(tls=server) as plane:
+        browser = BrowserClient(plane.port, trust=trust)
+        link = await plane.link("session")
+        assert link.startswith("https://localhost:")
+        answer = await browser.post("/open/redeem", {"token": link.partition("#")[2]})
+        assert answer.header("set-cookie").startswith("__Host-doorward_session=")
+        assert "; secure" in answer.header("set-cookie").lower()
+        assert answer.header("strict-transport-security")
+        assert (await browser.get("/api/v1/state")).status == 200
+        plain = BrowserClient(
+            plane.port, trust=trust, cookies={SESSION: next(iter(browser.cookies.values()))}
+        )
+        assert (await plain.get("/api/v1/state")).status == 401
 
 
 class TestListeners:

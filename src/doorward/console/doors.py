@@ -149,9 +149,11 @@ def _signing_in(routes: APIRouter, services: Services, challenges: passkeys.Chal
 
 
 def _keep(services: Services, token: str, passkey: Passkey) -> None:
-    link = links.redeem(services, token, LinkKind.ENROL)
+    """Make sure there is an admin before the link is used up: what can fail comes first."""
+    link = links.peek(services, token, LinkKind.ENROL)
     if services.directory.entity(ADMIN) is None:
         services.directory.apply(parse(_ADMIN_ORG, "first admin"), prune=False, operator=link.operator)
+    links.redeem(services, token, LinkKind.ENROL)
     try:
         services.directory.accounts.add_passkey(passkey)
     except ConflictError as reason:

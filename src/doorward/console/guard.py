@@ -163,10 +163,7 @@ class Guard:
         except Exception:  # noqa: BLE001 -- the outermost frame: nothing leaves without its headers
             # As text: a renderer of tracebacks might print local variables, and those hold secrets.
             _log.error("request_failed", request_id=answer.request_id, trace=traceback.format_exc())
-            hint = f"The control plane's log has it under {answer.request_id}."
-            await self._instead(
-                scope, bounded, answer, Objection(_FAULT, "this is a fault in Doorward", hint)
-            )
+            await self._instead(scope, bounded, answer, _fault(answer.request_id))
 
     async def _instead(self, scope: Scope, bounded: _Bounded, answer: _Answer, why: Objection) -> None:
         if answer.started:

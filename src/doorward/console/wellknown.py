@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 
 from doorward.console.render import page
-from doorward.console.session import base_url
 
 if TYPE_CHECKING:
     from doorward.console.services import Services
@@ -27,7 +26,7 @@ def router(services: Services) -> APIRouter:
         """Return the local issuer's metadata (RFC 8414); it mints only for the local operator so far."""
         return {
             "issuer": services.issuer.issuer,
-            "jwks_uri": f"{base_url(services)}/jwks",
+            "jwks_uri": f"{services.issuer.issuer}/jwks",
             "response_types_supported": [],
             "grant_types_supported": [],
         }
