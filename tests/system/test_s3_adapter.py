@@ -437,3 +437,17 @@ def test_a_50_mb_masked_csv_downloads_whole_in_parallel_ranges(
     header, rows = masked(CSV).split("\n", 1)
     assert (tmp_path / "large.csv").read_bytes() == f"{header}\n{rows * copies}".encode()
     (root / "training/large.csv").unlink()
+
+
+def test_a_default_client_shows_the_limit_and_does_not_retry_for_minutes(door: S3Door) -> None:
+    import time
+
+    settings = {"retries": {}}
+    dana = door.client("dana", **settings)
+    begun = time.monotonic()
+    with pytest.raises(ClientError) as error:
+        for _ in range(3):
+            get(dana, "w1.bin", "models")
+    assert code(error) == (429, "SlowDown")
+    assert time.monotonic() - begun < 30
+    print("took", time.monotonic() - begun, error.value)

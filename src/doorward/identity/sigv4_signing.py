@@ -51,7 +51,7 @@ class S3Keys(msgspec.Struct, frozen=True):
 def read_query(raw_query: str) -> tuple[tuple[str, str], ...]:
     """Read a raw query once, strictly; raise InvalidRequestError for what has two readings.
 
-    A `+` is a space to some readers and a plus to others; signers write `%20` and `%2B`.
+    A `+` is a space, as S3 reads it; what is signed and sent on is written anew, with `%20`.
     """
     if not raw_query:
         return ()
@@ -64,13 +64,10 @@ def _read_pair(pair: str) -> tuple[str, str]:
 
 
 def _decode(text: str) -> str:
-    if "+" in text or _BAD_ESCAPE.search(text):
-        raise InvalidRequestError(
-            "the query holds a `+` or a broken percent escape",
-            hint="Write a space as %20 and a plus as %2B.",
-        )
+    if _BAD_ESCAPE.search(text):
+        raise InvalidRequestError("the query holds a broken percent escape", hint="Write a percent sign as %25.")
     try:
-        return unquote_to_bytes(text.encode("utf-8", "surrogateescape")).decode()
+        return unquote_to_bytes(text.replace("+", " ").encode("utf-8", "surrogateescape")).decode()
     except UnicodeDecodeError:
         raise InvalidRequestError("the query is not UTF-8", hint="Percent-encode it as UTF-8.") from None
 
