@@ -202,7 +202,9 @@ class MlflowAdapter:
             return mlflow_lists.read_object(content, self.settings)
         if answer.status == 404:  # noqa: PLR2004 -- RESOURCE_DOES_NOT_EXIST
             return None
-        raise UnavailableError(f"the registry `{self.settings.name}` answered {answer.status}")
+        raise UnavailableError(
+            f"the registry `{self.settings.name}` answered {answer.status}", code="upstream_unavailable"
+        )
 
     async def forward(self, permit: Permit, upstream: UpstreamClient) -> Answer:
         """Send the authorised bytes; take hidden names out of what comes back."""

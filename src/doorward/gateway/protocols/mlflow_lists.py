@@ -172,7 +172,9 @@ def read_object(content: bytes, settings: UpstreamSettings) -> dict[str, Any]:
     except msgspec.DecodeError:
         document = None
     if not isinstance(document, dict):
-        raise UnavailableError(f"the upstream `{settings.name}` did not answer with a JSON object")
+        raise UnavailableError(
+            f"the upstream `{settings.name}` did not answer with a JSON object", code="upstream_unavailable"
+        )
     return document
 
 

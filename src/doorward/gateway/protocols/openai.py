@@ -177,5 +177,7 @@ def _read_list(content: bytes, upstream: str) -> dict[str, Any]:
     except msgspec.DecodeError:
         document = None
     if not isinstance(document, dict):
-        raise UnavailableError(f"the model list of `{upstream}` is not a JSON object")
+        raise UnavailableError(
+            f"the model list of `{upstream}` is not a JSON object", code="upstream_unavailable"
+        )
     return document

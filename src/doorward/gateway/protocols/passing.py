@@ -82,7 +82,9 @@ async def checked(answer: UpstreamAnswer, settings: UpstreamSettings) -> Upstrea
     if problem:
         await answer.close()
         raise UnavailableError(
-            f"the upstream `{settings.name}` {problem}", hint="Ask the operator to check the upstream."
+            f"the upstream `{settings.name}` {problem}",
+            hint="Ask the operator to check the upstream.",
+            code="upstream_unavailable",
         )
     return answer
 
@@ -98,6 +100,7 @@ async def whole(answer: UpstreamAnswer, settings: UpstreamSettings) -> bytes:
                 raise UnavailableError(
                     f"the list of `{settings.name}` is larger than {_MAX_LIST_BYTES} bytes",
                     hint="Ask for a smaller page or a narrower filter.",
+                    code="upstream_unavailable",
                 )
             parts.append(chunk)
     finally:
