@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from doorward.core.clock import Clock
+from doorward.core.errors import UnavailableError
 from doorward.identity.device_authority import DeviceAuthority
 from doorward.identity.tls import TlsFiles, files_of, reload, server_context
 from doorward.settings import Settings, split_listen
@@ -16,6 +17,7 @@ from doorward.settings import Settings, split_listen
 CONTROL = "control"
 GATEWAY = "gateway"
 _LOOK_EVERY = 3600.0
+_PATIENCE, _LOOK_AGAIN = 60.0, 0.05
 _log = structlog.get_logger()
 
 
@@ -40,6 +42,21 @@ def issue(settings: Settings, authority: DeviceAuthority, clock: Clock) -> None:
             authority.ensure_server_files(
                 settings.data, role, split_listen(section.listen)[0], now=clock.now()
             )
+
+
+async def issued(settings: Settings, role: str) -> None:
+    """Wait for the certificate that the control role makes; raise UnavailableError if it never does."""
+    if (settings.gateway if role == GATEWAY else settings.control).tls != "auto":
+        return
+    chosen = files(settings, role)
+    deadline = asyncio.get_running_loop().time() + _PATIENCE
+    while chosen is not None and not all(file and file.exists() for file in (chosen.cert, chosen.client_ca)):
+        if asyncio.get_running_loop().time() > deadline:
+            raise UnavailableError(
+                f"no certificate appeared at {chosen.cert}",
+                hint="The control role makes it: start `doorward up`, or look at its log.",
+            )
+        await asyncio.sleep(_LOOK_AGAIN)
 
 
 async def keep_issued(settings: Settings, authority: DeviceAuthority, clock: Clock) -> None:

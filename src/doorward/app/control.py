@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -14,7 +13,7 @@ import structlog
 from doorward import telemetry
 from doorward.app import certificates
 from doorward.app.naming import audience_of, issuer_of
-from doorward.app.supervisor import set_when_asked
+from doorward.app.supervisor import prepare_data, set_when_asked
 from doorward.audit.head import Checkpointer
 from doorward.audit.reader import AuditReader
 from doorward.audit.writer import AuditWriter
@@ -38,7 +37,6 @@ from doorward.settings import Settings
 from doorward.store.opened import Store
 
 _log = structlog.get_logger()
-_PRIVATE_DIRECTORY = 0o700
 
 
 async def run_control(settings: Settings, *, lifeline: int | None = None) -> None:
@@ -74,11 +72,6 @@ async def run_control(settings: Settings, *, lifeline: int | None = None) -> Non
                 )
         finally:
             await feed.stop()
-
-
-def prepare_data(data: Path) -> None:
-    """Make the data directory, for this account only."""
-    data.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
 
 
 @contextlib.asynccontextmanager

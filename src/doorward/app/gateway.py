@@ -14,7 +14,7 @@ import structlog
 from doorward import telemetry
 from doorward.app import certificates
 from doorward.app.naming import audience_of
-from doorward.app.supervisor import set_when_asked
+from doorward.app.supervisor import prepare_data, set_when_asked
 from doorward.audit.writer import AuditWriter
 from doorward.core.clock import Clock, SystemClock
 from doorward.core.errors import InvalidConfigError
@@ -81,6 +81,7 @@ class World:
 async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> None:
     """Run the gateway role until it is asked to stop; raises InvalidConfigError when it cannot start."""
     telemetry.configure(role="gateway")
+    prepare_data(settings.data)
     clock = SystemClock()
     ids = IdSource(clock)
     world = World()
@@ -101,6 +102,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         ) as audit,
         _following(feed),
     ):
+        await certificates.issued(settings, certificates.GATEWAY)
         tls = certificates.context(settings, certificates.GATEWAY)
         server = _server(
             settings,

@@ -18,6 +18,7 @@ from doorward.core.errors import UnavailableError
 ROLES = ("control", "gateway")
 _READY_DEADLINE = 60.0
 _GRACE = 20.0
+_PRIVATE_DIRECTORY = 0o700
 _FIRST_BACKOFF = 0.2
 _LONGEST_BACKOFF = 5.0
 _log = structlog.get_logger()
@@ -56,9 +57,10 @@ async def supervise(
         loop.add_signal_handler(number, stopping.set)
     children: list[_Child] = []
     try:
-        for role in roles:
-            child = await _start(role, arguments)
-            children.append(child)
+        # All start at once: the gateway waits by itself for what the control role tells it.
+        prepare_data(data)
+        children += [await _start(role, arguments) for role in roles]
+        for child in children:
             await _ready(child, data, stopping)
         on_ready()
         keepers = [asyncio.create_task(_keep(child, arguments, data, stopping)) for child in children]
@@ -73,6 +75,11 @@ async def supervise(
     finally:
         await asyncio.gather(*(_stop(child) for child in reversed(children)))
     return 0
+
+
+def prepare_data(data: Path) -> None:
+    """Make the data directory, for this account only."""
+    data.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
 
 
 async def _start(role: str, arguments: list[str]) -> _Child:
