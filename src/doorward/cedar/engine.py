@@ -6,63 +6,31 @@ skip it and could answer Allow). An erring `permit` is not satisfied. Both stand
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-import cedarpy
-import msgspec
-
-from doorward.cedar import scope
+from doorward.cedar import closures, contexts, generated, scope, types
 from doorward.cedar.annotations import AnnotationError, obligations
+from doorward.cedar.closures import Env
+from doorward.cedar.index import Index
 from doorward.cedar.possible import Outcome, possible
+from doorward.cedar.schema import Schema
 from doorward.cedar.scope import Rule
+from doorward.cedar.slices import Answer, Slice, undecided
+from doorward.cedar.world import Lookup, Node, World
 from doorward.core.decision import AccessRequest, Effect
-from doorward.core.errors import InvalidPolicyError, InvalidRequestError
+from doorward.core.errors import DoorwardError, InvalidPolicyError, InvalidRequestError
 from doorward.core.feed import Bundle, PolicyText
 from doorward.core.model import Entity, EntityUid
-from doorward.core.values import entity_to_json, to_json, uid_to_json
 
-_MAX_SLICES = 4096
-_ERRING = re.compile(r"^error while evaluating policy `(p[0-9]+)`: (.*)$", re.DOTALL)
-_EMPTY_SET: dict[str, Any] = {"templates": {}, "templateLinks": []}
+__all__ = ["Answer", "Effect", "Engine", "Loaded"]
 
+# Slices of a large installation: some thousands of kinds of principals times kinds of resources.
+_MAX_SLICES = 16_384
+# A slice asked this often is worth its 0.2 ms of generating.
+_HOT = 32
 
-class Answer(msgspec.Struct, frozen=True):
-    """What the policies say: effect, ids of satisfied policies, `id: message` of erring ones."""
-
-    effect: Effect
-    determining: tuple[str, ...] = ()
-    errors: tuple[str, ...] = ()
-
-
-class Loaded:
-    """A few entities, ready for evaluation again and again; made by `Engine.load`."""
-
-    __slots__ = ("ancestors", "entities", "handle", "slices")
-
-    def __init__(
-        self,
-        handle: cedarpy.Entities,
-        entities: Mapping[EntityUid, Entity],
-        ancestors: dict[EntityUid, frozenset[EntityUid]],
-    ) -> None:
-        """Keep the evaluator's handle beside what the scopes need."""
-        self.handle = handle
-        self.entities = entities
-        self.ancestors = ancestors
-        self.slices: dict[tuple[EntityUid, EntityUid, EntityUid], tuple[Rule, ...]] = {}
-
-    @classmethod
-    def of(cls, handle: cedarpy.Entities, entities: Mapping[EntityUid, Entity]) -> Loaded:
-        """Keep a handle with the same entities, whose parents say what lies above what."""
-        parents = {uid: entity.parents for uid, entity in entities.items()}
-        return cls(handle, entities, {uid: scope.ancestors(parents, uid) for uid in entities})
-
-    def above(self, uid: EntityUid) -> frozenset[EntityUid]:
-        """Return the ancestors of `uid`; none when it was not loaded."""
-        return self.ancestors.get(uid, frozenset())
+Loaded: TypeAlias = World
 
 
 class Engine:
@@ -75,22 +43,27 @@ class Engine:
         *,
         guardrails: Sequence[PolicyText] = (),
         erring_forbid_denies: bool = True,
+        hot: int | None = _HOT,
     ) -> None:
-        """Load admitted trees; raise InvalidPolicyError when one cannot be used."""
-        self._erring_forbid_denies = erring_forbid_denies
+        """Load admitted trees; raise InvalidPolicyError when one cannot be used.
+
+        A slice asked more than `hot` times is generated (tier 1); None keeps to tier 0.
+        """
+        self._strict = erring_forbid_denies
+        self._hot = hot
         try:
-            self._schema = cedarpy.Schema.from_str(schema)
+            self.schema = Schema.of(schema)
             self._rules = tuple(_rules(policies, guardrails))
-            _handle(self._rules)
-        except (ValueError, KeyError, AnnotationError) as reason:
+            self._tests = {rule.key: closures.policy(rule.tree) for rule in self._rules}
+            self._index = Index(self._rules, self.schema)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, AnnotationError) as reason:
             raise InvalidPolicyError(
                 f"the admitted policies cannot be loaded: {reason}", hint="Run `doorward check`."
             ) from reason
+        self.literals = frozenset(uid for rule in self._rules for uid in scope.literals_read(rule.tree))
         self.by_id: Mapping[str, Rule] = {rule.id: rule for rule in self._rules}
-        self._by_key = {rule.key: rule for rule in self._rules}
-        self._by_action: dict[EntityUid, tuple[Rule, ...]] = {}
-        self._members: dict[tuple[EntityUid, EntityUid], bool] = {}
-        self._handles: dict[tuple[Rule, ...] | tuple[str, ...], cedarpy.PolicySet] = {}
+        self._readers = _readers(self.schema)
+        self._slices: dict[Any, Slice] = {}
 
     @classmethod
     def of(cls, bundle: Bundle) -> Engine:
@@ -99,22 +72,31 @@ class Engine:
 
     def load(self, entities: Mapping[EntityUid, Entity]) -> Loaded:
         """Check entities against the schema and keep them ready; raise InvalidRequestError if they fail."""
+        world = self.world(entities.get, len(entities) * 2 + 64)
         try:
-            text = json.dumps([entity_to_json(entity) for entity in entities.values()])
-            handle = cedarpy.Entities.from_json_str(text, self._schema)
-        except ValueError as reason:
-            raise InvalidRequestError(f"entities do not fit the schema: {reason}") from reason
-        return Loaded.of(handle, entities)
+            for uid in entities:
+                world.node(uid)
+        except InvalidRequestError as reason:
+            raise InvalidRequestError(f"entities do not fit the schema: {reason.message}") from reason
+        return world
+
+    def world(self, lookup: Lookup, limit: int) -> Loaded:
+        """Return the entities that `lookup` finds, each checked when it is first read."""
+        return World(lookup, self.schema, limit)
 
     def evaluate(self, request: AccessRequest, loaded: Loaded) -> Answer:
         """Return what the policies say of one request on these entities. No I/O; never raises on data."""
+        principal, action, resource = request.principal, request.action, request.resource
         try:
-            context: Any = to_json(request.context.to_record())
-        except (InvalidRequestError, ValueError, OverflowError) as reason:
-            return _undecided(str(reason))
-        return self.evaluate_record(
-            request.principal, request.action, request.resource, context, loaded=loaded
-        )
+            slice_ = self._slice(principal, action, resource, loaded)
+            if slice_.read is None:
+                return _outside(principal, action, resource)
+            context = slice_.read(request.context)
+            return self._judged(slice_, Env(principal, action, resource, context, loaded))
+        except DoorwardError as reason:
+            return undecided(reason.message)
+        except Exception as reason:  # noqa: BLE001 -- whatever goes wrong in here, the answer is deny
+            return undecided(f"{type(reason).__name__}: {reason}")
 
     def evaluate_record(
         self,
@@ -125,60 +107,72 @@ class Engine:
         *,
         loaded: Loaded,
     ) -> Answer:
-        """Evaluate with the context already in Cedar JSON."""
-        question = {
-            "principal": uid_to_json(principal),
-            "action": uid_to_json(action),
-            "resource": uid_to_json(resource),
-            "context": context,
-        }
-        rules = self.applicable(principal, action, resource, loaded)
+        """Evaluate with the context in Cedar JSON."""
         try:
-            result = cedarpy.is_authorized(question, self._slice(rules), loaded.handle, self._schema)
-        except (ValueError, TypeError) as reason:
-            return _undecided(str(reason))
-        return self._answer(result)
+            slice_ = self._slice(principal, action, resource, loaded)
+            if slice_.context is None:
+                return _outside(principal, action, resource)
+            record = types.read(context, slice_.context, "context")
+            return self._judged(slice_, Env(principal, action, resource, record, loaded))
+        except DoorwardError as reason:
+            return undecided(reason.message)
+        except Exception as reason:  # noqa: BLE001 -- whatever goes wrong in here, the answer is deny
+            return undecided(f"{type(reason).__name__}: {reason}")
 
-    def _answer(self, result: cedarpy.AuthzResult) -> Answer:
-        reasons = sorted(self._by_key[key].id for key in result.diagnostics.reasons)
-        raw = result.diagnostics.errors
-        if result.decision is cedarpy.Decision.NoDecision:
-            return _undecided("; ".join(raw) or "the request could not be built")
-        errors, denies = self._errors(raw)
-        if result.decision is cedarpy.Decision.Allow:
-            if denies:
-                return Answer(Effect.DENY, (), errors)
-            return Answer(Effect.ALLOW, tuple(reasons), errors)
-        return Answer(Effect.DENY, tuple(reasons), errors)
+    def _judged(self, slice_: Slice, env: Env) -> Answer:
+        fast = slice_.fast
+        if fast is None:
+            return self._cold(slice_, env)
+        try:
+            satisfied = fast(env)
+        except Exception:  # noqa: BLE001 -- an error, or a case the generated code leaves to tier 0
+            return slice_.exact(env)
+        return slice_.answer(satisfied)
 
-    def _errors(self, raw: Sequence[str]) -> tuple[tuple[str, ...], bool]:
-        """Return the errors under policy ids, and whether one of them denies."""
-        told: list[str] = []
-        denies = False
-        for text in raw:
-            found = _ERRING.match(text)
-            rule = self._by_key.get(found[1]) if found else None
-            if found is None or rule is None:
-                told.append(f"evaluator: {text}")
-                denies = True  # an error nobody can attribute may be a forbid's
-                continue
-            told.append(f"{rule.id}: {found[2]}")
-            denies = denies or (rule.forbid and self._erring_forbid_denies)
-        return tuple(sorted(told)), denies
+    def _cold(self, slice_: Slice, env: Env) -> Answer:
+        slice_.asked += 1
+        if self._hot is not None and slice_.asked > self._hot:
+            slice_.fast = generated.function(slice_, env, self.schema)
+        return slice_.exact(env)
+
+    def _slice(
+        self, principal: EntityUid, action: EntityUid, resource: EntityUid, loaded: Loaded
+    ) -> Slice:
+        actor = loaded.node(principal) or loaded.stranger(principal)
+        target = loaded.node(resource) or loaded.stranger(resource)
+        key = (
+            action,
+            actor.as_principal or self._as_principal(actor),
+            target.as_resource or self._as_resource(target),
+        )
+        return self._slices.get(key) or self._new_slice(key)
+
+    def _as_principal(self, node: Node) -> Any:
+        node.as_principal = self._index.as_principal(node)
+        return node.as_principal
+
+    def _as_resource(self, node: Node) -> Any:
+        node.as_resource = self._index.as_resource(node)
+        return node.as_resource
+
+    def _new_slice(self, key: Any) -> Slice:
+        action, principal, resource = key
+        rules = self._index.rules(action, principal, resource)
+        known = self.schema.actions.get(action)
+        fits = known is not None and principal.type in known.principals and resource.type in known.resources
+        context = known.context if known is not None and fits else None
+        made = Slice(rules, [self._tests[rule.key] for rule in rules], context, strict=self._strict)
+        made.read = self._readers[action] if context is not None else None
+        if len(self._slices) >= _MAX_SLICES:
+            self._slices.clear()
+        self._slices[key] = made
+        return made
 
     def applicable(
         self, principal: EntityUid, action: EntityUid, resource: EntityUid, loaded: Loaded
     ) -> tuple[Rule, ...]:
         """Return every policy whose scope holds; the rest cannot be satisfied and cannot err."""
-        key = (principal, action, resource)
-        found = loaded.slices.get(key)
-        if found is None:
-            above = {principal: loaded.above(principal), resource: loaded.above(resource)}
-            candidates = self._speaking_of(action)
-            found = tuple(rule for rule in candidates if rule.meant(principal, resource, above))
-            if len(loaded.slices) < _MAX_SLICES:
-                loaded.slices[key] = found
-        return found
+        return self._slice(principal, action, resource, loaded).rules
 
     def outcome(self, rule: Rule, request: AccessRequest, loaded: Loaded) -> Outcome:
         """Return how a policy's conditions may turn out when the context is unknown."""
@@ -194,47 +188,30 @@ class Engine:
         for rule in self.applicable(request.principal, request.action, request.resource, loaded):
             outcome = self.outcome(rule, request, loaded)
             if rule.forbid:
-                if not outcome.false and not (outcome.error and not self._erring_forbid_denies):
+                if not outcome.false and not (outcome.error and not self._strict):
                     return False
             else:
                 possible_permit = possible_permit or outcome.true
         return possible_permit
 
-    def _speaking_of(self, action: EntityUid) -> tuple[Rule, ...]:
-        found = self._by_action.get(action)
-        if found is None:
-            found = tuple(rule for rule in self._rules if rule.speaks_of(action, self._member))
-            if len(self._by_action) < _MAX_SLICES:
-                self._by_action[action] = found
-        return found
 
-    def _member(self, action: EntityUid, group: EntityUid) -> bool:
-        """Ask Cedar itself whether the schema puts an action into a group."""
-        known = self._members.get((action, group))
+def _readers(schema: Schema) -> dict[EntityUid, contexts.Reader]:
+    """Return a reader of contexts for each action; one for all actions whose contexts are of one type."""
+    made: list[tuple[types.RecordType, contexts.Reader]] = []
+    found: dict[EntityUid, contexts.Reader] = {}
+    for uid, action in schema.actions.items():
+        known = next((reader for wanted, reader in made if wanted == action.context), None)
         if known is None:
-            known = _in_group(action, group, self._schema)
-            if len(self._members) < _MAX_SLICES:
-                self._members[action, group] = known
-        return known
-
-    def _slice(self, rules: tuple[Rule, ...]) -> cedarpy.PolicySet:
-        keys = tuple(rule.key for rule in rules)
-        handle = self._handles.get(keys)
-        if handle is None:
-            handle = _handle(rules)
-            if len(self._handles) >= _MAX_SLICES:
-                self._handles.clear()
-            self._handles[keys] = handle
-        return handle
+            known = contexts.reader(action.context)
+            made.append((action.context, known))
+        found[uid] = known
+    return found
 
 
-def _undecided(message: str) -> Answer:
-    return Answer(Effect.DENY, (), (f"request: {message}",))
-
-
-def _handle(rules: Sequence[Rule]) -> cedarpy.PolicySet:
-    trees = {rule.key: rule.tree for rule in rules}
-    return cedarpy.PolicySet.from_json_str(json.dumps({**_EMPTY_SET, "staticPolicies": trees}))
+def _outside(principal: EntityUid, action: EntityUid, resource: EntityUid) -> Answer:
+    return undecided(
+        f"the schema has no {action.cedar} of a {principal.type} on a {resource.type}"
+    )
 
 
 def _rules(policies: Sequence[PolicyText], guardrails: Sequence[PolicyText]) -> Iterator[Rule]:
@@ -262,18 +239,3 @@ def _rules(policies: Sequence[PolicyText], guardrails: Sequence[PolicyText]) -> 
             guardrail=guardrail,
             reads=scope.context_reads(tree["conditions"]),
         )
-
-
-def _in_group(action: EntityUid, group: EntityUid, schema: cedarpy.Schema) -> bool:
-    tree = {
-        "effect": "permit",
-        "principal": {"op": "All"},
-        "action": {"op": "in", "entity": uid_to_json(group)},
-        "resource": {"op": "All"},
-        "conditions": [],
-    }
-    policies = cedarpy.PolicySet.from_json_str(json.dumps({**_EMPTY_SET, "staticPolicies": {"member": tree}}))
-    nobody = {"type": "Nobody", "id": ""}
-    question = {"principal": nobody, "action": uid_to_json(action), "resource": nobody, "context": {}}
-    actions = cedarpy.Entities.from_json_str("[]", schema)
-    return cedarpy.is_authorized(question, policies, actions).allowed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -107,6 +107,33 @@ def context_reads(tree: Any) -> frozenset[str] | None:
         case list():
             return _united(tree)
     return frozenset()
+
+
+def literals_read(tree: Any) -> Iterator[EntityUid]:
+    """Yield the entities a policy names and may read: what stands left of `.`, `has`, `in` or a tag."""
+    if isinstance(tree, list):
+        for part in tree:
+            yield from literals_read(part)
+    elif isinstance(tree, dict):
+        for form, body in tree.items():
+            if form in _READING and isinstance(body, dict) and "left" in body:
+                yield from _literals(body["left"])
+            yield from literals_read(body)
+
+
+_READING = frozenset({".", "has", "in", "is", "hasTag", "getTag"})
+
+
+def _literals(tree: Any) -> Iterator[EntityUid]:
+    match tree:
+        case {"__entity": {"type": kind, "id": name}}:
+            yield EntityUid(kind, name)
+        case dict():
+            for part in tree.values():
+                yield from _literals(part)
+        case list():
+            for part in tree:
+                yield from _literals(part)
 
 
 def _united(parts: Iterable[Any]) -> frozenset[str] | None:

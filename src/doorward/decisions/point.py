@@ -5,29 +5,28 @@ A `Standpoint` never changes: everything one request asks is answered on the sam
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
-from doorward.cedar.engine import Answer, Engine, Loaded
+from doorward.cedar.engine import Answer, Engine
 from doorward.cedar.scope import Rule
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import InvalidRequestError, UnavailableError
 from doorward.core.feed import Bundle
 from doorward.core.identity import Caller
-from doorward.core.model import Action, Entity, EntityUid
+from doorward.core.model import Action, EntityUid
 from doorward.core.obligation import Notify
-from doorward.core.values import entity_to_json, to_json, uid_to_json
 from doorward.decisions.explaining import Explanation
+from doorward.decisions.inputs import Inputs
 from doorward.decisions.joining import join
 from doorward.directory.snapshot import Snapshot
 
-_MAX_LOADED = 4096
+_MAX_KNOWN = 262_144
+_MAX_DECISIONS = 4096
 _VIEW = Action.VIEW.uid
 # Stands where a context is asked for and none is read.
 _ANY_CONTEXT = Context(now=datetime.fromtimestamp(0, UTC))
@@ -43,7 +42,13 @@ class Standpoint:
         self.bundle_digest = bundle.digest
         self.entities_version = f"v{snapshot.version}"
         self._engine = engine
-        self._loaded: dict[tuple[EntityUid, ...], Loaded] = {}
+        self._world = engine.world(snapshot.lookup, _MAX_KNOWN)
+        # Why a principal or a resource is refused before any policy is asked, or None.
+        self._principals: dict[EntityUid, str | None] = {}
+        self._resources: dict[EntityUid, str | None] = {}
+        # By the identity of the engine's own answers, which it keeps: each is assembled once.
+        self._decisions: dict[int, tuple[Answer, Decision]] = {}
+        self._inputs = Inputs(snapshot, engine.literals)
         self._explanation = Explanation(engine, snapshot)
 
     def decide(self, request: AccessRequest) -> Decision:
@@ -51,11 +56,13 @@ class Standpoint:
         refused = self._unknown(request)
         if refused is not None:
             return self._decision(Answer(Effect.DENY, (), (refused,)))
-        try:
-            loaded = self._load(request)
-        except InvalidRequestError as reason:
-            return self._decision(Answer(Effect.DENY, (), (f"request: {reason.message}",)))
-        return self._decision(self._engine.evaluate(request, loaded))
+        answer = self._engine.evaluate(request, self._world)
+        if answer.errors:
+            return self._decision(answer)
+        kept = self._decisions.get(id(answer))
+        if kept is not None and kept[0] is answer:
+            return kept[1]
+        return self._kept(answer)
 
     def explain(self, request: AccessRequest, decision: Decision, caller: Caller | None) -> Decision:
         """Return a denial with `would_allow` and `advice`, within what the caller may be told.
@@ -65,10 +72,9 @@ class Standpoint:
         if decision.allowed or self._unknown(request) is not None:
             return decision
         try:
-            loaded = self._load(request)
+            told = self._explanation.of(request, decision, caller, loaded=self._world, decide=self.decide)
         except InvalidRequestError:
             return decision
-        told = self._explanation.of(request, decision, caller, loaded=loaded, decide=self.decide)
         return msgspec.structs.replace(decision, would_allow=told.changes, advice=told.advice)
 
     def visible(self, principal: EntityUid, resource: EntityUid) -> bool:
@@ -80,52 +86,51 @@ class Standpoint:
         if self._unknown(request) is not None:
             return False
         try:
-            return self._engine.could_allow(request, self._load(request))
+            return self._engine.could_allow(request, self._world)
         except InvalidRequestError:
             return False
 
     def inputs(self, request: AccessRequest) -> str:
         """Return the sha256 (hex) of the canonical JSON of everything the decision reads."""
-        entities = self._entities(request)
-        document = {
-            "action": uid_to_json(request.action),
-            "context": to_json(request.context.to_record()),
-            "entities": [entity_to_json(entities[uid]) for uid in sorted(entities)],
-            "principal": uid_to_json(request.principal),
-            "resource": uid_to_json(request.resource),
-        }
-        try:
-            canonical = msgspec.json.encode(document, order="deterministic")
-        except UnicodeEncodeError:  # a name that is no text was denied, and still needs its record
-            canonical = json.dumps(document, sort_keys=True).encode()
-        return hashlib.sha256(canonical).hexdigest()
+        return self._inputs.digest(request)
 
     def _unknown(self, request: AccessRequest) -> str | None:
         """Return why the request is denied before any policy is asked, or None."""
-        principal = self.snapshot.resolve(request.principal)
-        if principal is None:
-            return "request: the principal is not known"
-        if principal.attrs.get("active") is not True:
-            return "request: the principal is not active"
-        if self.snapshot.resolve(request.resource) is None:
-            return "request: the resource is not known"
+        refused = self._principals.get(request.principal, "")
+        if refused == "":
+            refused = self._keep(self._principals, request.principal, self._principal(request.principal))
+        if refused is None:
+            refused = self._resources.get(request.resource, "")
+            if refused == "":
+                refused = self._keep(self._resources, request.resource, self._resource(request.resource))
+        if refused is not None:
+            return refused
         actor = request.context.actor
         if actor is not None and not self.snapshot.is_active(actor):
             return "request: the acting agent is not known or not active"
         return None
 
-    def _load(self, request: AccessRequest) -> Loaded:
-        key = tuple(_named(request))
-        loaded = self._loaded.get(key)
-        if loaded is None:
-            loaded = self._engine.load(self._entities(request))
-            if len(self._loaded) >= _MAX_LOADED:
-                self._loaded.clear()
-            self._loaded[key] = loaded
-        return loaded
+    def _principal(self, uid: EntityUid) -> str | None:
+        found = self.snapshot.resolve(uid)
+        if found is None:
+            return "request: the principal is not known"
+        return None if found.attrs.get("active") is True else "request: the principal is not active"
 
-    def _entities(self, request: AccessRequest) -> Mapping[EntityUid, Entity]:
-        return self.snapshot.closure(_named(request))
+    def _resource(self, uid: EntityUid) -> str | None:
+        return None if self.snapshot.resolve(uid) is not None else "request: the resource is not known"
+
+    def _keep(self, table: dict[EntityUid, str | None], uid: EntityUid, said: str | None) -> str | None:
+        if len(table) >= _MAX_KNOWN:
+            table.clear()
+        table[uid] = said
+        return said
+
+    def _kept(self, answer: Answer) -> Decision:
+        decision = self._decision(answer)
+        if len(self._decisions) >= _MAX_DECISIONS:
+            self._decisions.clear()
+        self._decisions[id(answer)] = (answer, decision)
+        return decision
 
     def _decision(self, answer: Answer) -> Decision:
         rules = [self._engine.by_id[name] for name in answer.determining]
@@ -187,13 +192,3 @@ class DecisionPoint:
 
 def _advice(rules: Sequence[Rule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(r.annotations["advice"] for r in rules if "advice" in r.annotations))
-
-
-def _named(request: AccessRequest) -> Iterator[EntityUid]:
-    """Yield every entity the request names, in one order."""
-    yield request.principal
-    yield request.resource
-    context = request.context
-    for uid in (context.device.id, context.actor, context.environment, context.request.arguments):
-        if uid is not None:
-            yield uid

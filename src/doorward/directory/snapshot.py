@@ -184,6 +184,11 @@ class Snapshot:
         above = self._nearest_above(uid)
         return None if above is None else effective.covered_asset(uid, above)
 
+    def lookup(self, uid: EntityUid) -> Entity | None:
+        """Return what evaluation may read under a name: `resolve`, and what exists by being named."""
+        entity = self.resolve(uid)
+        return Entity(uid) if entity is None and effective.is_grouping(uid) else entity
+
     def covering(self, name: str, kinds: tuple[str, ...]) -> EntityUid | None:
         """Return the registered asset of one of `kinds` with the longest name equal to or above `name`.
 
@@ -208,11 +213,9 @@ class Snapshot:
             uid = waiting.pop()
             if uid in found:
                 continue
-            entity = self.resolve(uid)
+            entity = self.lookup(uid)
             if entity is None:
-                if not effective.is_grouping(uid):
-                    continue
-                entity = Entity(uid)
+                continue
             found[uid] = entity
             waiting += entity.parents
             waiting += _named_in(entity.attrs.values())

@@ -233,12 +233,21 @@ def test_an_empty_set_denies_everything_and_shows_nothing(standpoint_of: Stand) 
 
 
 def test_what_is_kept_between_questions_is_bounded(
-    standpoint: Standpoint, monkeypatch: pytest.MonkeyPatch
+    starter: Bundle, story: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("doorward.decisions.point._MAX_LOADED", 8)
+    monkeypatch.setattr("doorward.decisions.point._MAX_KNOWN", 8)
+    monkeypatch.setattr("doorward.decisions.inputs._MAX_CLOSURES", 8)
+    point = DecisionPoint()
+    point.publish(starter)
+    point.advance(story)
+    standpoint = point.pin()
     for number in range(50):
-        standpoint.decide(ask('User::"dana"', Action.VIEW, f'Dataset::"store/training/{number}"'))
-    assert len(standpoint._loaded) <= 8  # noqa: SLF001 -- the bound is inside
+        asked = ask('User::"dana"', Action.VIEW, f'Dataset::"store/training/{number}"')
+        standpoint.decide(asked)
+        standpoint.inputs(asked)
+    assert len(standpoint._resources) <= 8  # noqa: SLF001 -- the bound is inside
+    assert len(standpoint._world._nodes) <= 8  # noqa: SLF001
+    assert len(standpoint._inputs._closures) <= 8  # noqa: SLF001
 
 
 def test_a_kept_answer_is_never_another_questions(standpoint: Standpoint) -> None:

@@ -1,0 +1,120 @@
+"""Bring the circumstances of a request into the evaluator's form, checked against the schema.
+
+For each type of context one function is generated that takes the usual values apart field by field;
+whatever is not usual (odd types, text beyond ASCII, attributes the schema lacks) is left to `taken`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, get_type_hints
+
+import msgspec
+
+from doorward.cedar import types
+from doorward.cedar.data import LONG_MAX, LONG_MIN, moment, set_of
+from doorward.cedar.types import BOOL, DATETIME, LONG, STRING, EntityType, Field, RecordType, SetType
+from doorward.core.context import Context
+from doorward.core.model import EntityUid
+
+Reader = Callable[[Context], dict[str, Any]]
+
+
+def reader(wanted: RecordType) -> Reader:
+    """Return a function from a context to its record, which raises InvalidRequestError on a wrong type."""
+
+    def slow(context: Context) -> dict[str, Any]:
+        record: dict[str, Any] = types.taken(context.to_record(), wanted, "context")
+        return record
+
+    writer = _Writer(slow)
+    try:
+        body = list(writer.struct("c", Context, wanted))
+    except _UnusualError:
+        return slow
+    lines = "\n".join(f"    {line}" for line in body)
+    source = f"def read(c):\n{lines}\n    return r_c\n"
+    exec(compile(source, "<context reader>", "exec"), writer.names)  # noqa: S102 -- our own field names only
+    made: Reader = writer.names["read"]
+    return made
+
+
+class _UnusualError(Exception):
+    """The schema asks for something our contexts never have."""
+
+
+class _Writer:
+    """Writes the source, naming every object it needs."""
+
+    def __init__(self, slow: Reader) -> None:
+        self.names: dict[str, Any] = {
+            "slow": slow, "uid": EntityUid, "datetime": datetime, "moment": moment, "taken": types.taken,
+            "least": LONG_MIN, "most": LONG_MAX, "none": frozenset(), "nothing": set_of(()),
+        }  # fmt: skip
+
+    def struct(self, name: str, kind: type[msgspec.Struct], wanted: RecordType) -> Iterator[str]:
+        """Yield lines that turn the struct `name` into the record `r_name`."""
+        hints = get_type_hints(kind)
+        if any(field.required and attr not in hints for attr, field in wanted.fields.items()):
+            raise _UnusualError
+        yield f"if type({name}) is not {self._named(kind)}: return slow(c)"
+        required, optional, checks = [], [], []
+        for attr, hint in hints.items():
+            value = f"{name}_{attr}"
+            yield f"{value} = {name}.{attr}"
+            field = wanted.fields.get(attr)
+            if field is None:
+                checks.append(f"{value} is None")
+            elif isinstance(hint, type) and issubclass(hint, msgspec.Struct) and hint is not EntityUid:
+                yield from self._nested(value, hint, field)
+                required.append(f"{attr!r}: r_{value}")
+            elif field.required:
+                checks.append(self._check(value, field))
+                required.append(f"{attr!r}: {self._form(value, field)}")
+            else:
+                optional.append((attr, value, field))
+        if good := [check for check in checks if check]:
+            yield f"if not ({' and '.join(good)}): return slow(c)"
+        yield f"r_{name} = {{{', '.join(required)}}}"
+        for attr, value, field in optional:
+            check = self._check(value, field)
+            yield f"if {value} is not None:"
+            if check:
+                yield f"    if not ({check}): return slow(c)"
+            yield f"    r_{name}[{attr!r}] = {self._form(value, field)}"
+
+    def _nested(self, value: str, hint: type[msgspec.Struct], field: Field) -> Iterator[str]:
+        if not isinstance(field.type, RecordType):
+            raise _UnusualError
+        yield from self.struct(value, hint, field.type)
+
+    def _named(self, thing: Any) -> str:
+        name = f"n{len(self.names)}"
+        self.names[name] = thing
+        return name
+
+    def _check(self, value: str, field: Field) -> str:
+        match field.type:
+            case types.Primitive(name) if field.type == BOOL:
+                return f"({value} is True or {value} is False)"
+            case types.Primitive(name) if field.type == LONG:
+                return f"type({value}) is int and least <= {value} <= most"
+            case types.Primitive(name) if field.type == STRING:
+                return f"type({value}) is str and {value}.isascii()"
+            case types.Primitive(name) if field.type == DATETIME:
+                return f"type({value}) is datetime"
+            case EntityType(name, names):
+                known = "" if names is None else f" and {value}.id in {self._named(names)}"
+                return (
+                    f"type({value}) is uid and {value}.type == {name!r} and {value}.id.isascii(){known}"
+                )
+        return ""  # `taken` checks it in `_form`
+
+    def _form(self, value: str, field: Field) -> str:
+        if field.type in (BOOL, LONG, STRING) or isinstance(field.type, EntityType):
+            return value
+        if field.type == DATETIME:
+            return f"moment({value})"
+        taken = f"taken({value}, {self._named(field.type)}, 'context')"
+        return f"(nothing if {value} == none else {taken})" if isinstance(field.type, SetType) else taken

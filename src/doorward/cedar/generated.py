@@ -1,0 +1,2 @@
+"""Tier 1."""
+def function(slice_, env, schema): return None

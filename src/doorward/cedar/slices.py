@@ -1,0 +1,96 @@
+"""The policies one kind of request meets, ready to be evaluated: tier 0 exact, tier 1 generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from doorward.cedar.closures import Env
+from doorward.cedar.contexts import Reader
+from doorward.cedar.data import Fault
+from doorward.cedar.scope import Rule
+from doorward.cedar.types import RecordType
+from doorward.core.decision import Effect
+
+_MAX_ANSWERS = 1024
+
+Test = Callable[[Env], bool]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the policies say: effect, ids of satisfied policies, `id: message` of erring ones."""
+
+    effect: Effect
+    determining: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+
+
+class Slice:
+    """Every policy whose scope holds for one action and one pair of signatures.
+
+    `context` is the type a context must have, None where the schema knows no such request; `read` brings
+    one into that form. `fast`, where
+    generated, returns the satisfied policies as bits or raises, and then tier 0 speaks.
+    """
+
+    __slots__ = ("_answers", "_forbids", "_tests", "asked", "context", "fast", "read", "rules", "strict")
+
+    def __init__(
+        self, rules: Sequence[Rule], tests: Sequence[Test], context: RecordType | None, *, strict: bool
+    ) -> None:
+        """Keep the rules beside their compiled conditions."""
+        ordered = sorted(zip(rules, tests, strict=True), key=lambda pair: pair[0].id)
+        self.rules = tuple(rule for rule, _ in ordered)
+        self._tests = tuple((1 << bit, rule, test) for bit, (rule, test) in enumerate(ordered))
+        self._forbids = sum(bit for bit, rule, _ in self._tests if rule.forbid)
+        self._answers: dict[int, Answer] = {}
+        self.context = context
+        self.strict = strict
+        self.read: Reader | None = None
+        self.asked = 0
+        self.fast: Callable[..., int] | None = None
+
+    def exact(self, env: Env) -> Answer:
+        """Evaluate by tier 0."""
+        satisfied = 0
+        errors: list[tuple[Rule, str]] = []
+        for bit, rule, test in self._tests:
+            try:
+                if test(env):
+                    satisfied |= bit
+            except Fault as fault:
+                errors.append((rule, str(fault)))
+        return self._erring(satisfied, errors) if errors else self.answer(satisfied)
+
+    def answer(self, satisfied: int) -> Answer:
+        """Return the answer when these policies are satisfied and none errs."""
+        found = self._answers.get(satisfied)
+        if found is None:
+            if len(self._answers) >= _MAX_ANSWERS:
+                self._answers.clear()
+            self._answers[satisfied] = found = self._made(satisfied)
+        return found
+
+    def _made(self, satisfied: int) -> Answer:
+        forbids = satisfied & self._forbids
+        told = tuple(rule.id for bit, rule, _ in self._tests if (forbids or satisfied) & bit)
+        return Answer(Effect.DENY if forbids or not satisfied else Effect.ALLOW, told)
+
+    def _erring(self, satisfied: int, errors: Sequence[tuple[Rule, str]]) -> Answer:
+        plain = self.answer(satisfied)
+        told = tuple(sorted(f"{rule.id}: {message}" for rule, message in errors))
+        if plain.effect is Effect.ALLOW and self.strict and any(rule.forbid for rule, _ in errors):
+            return Answer(Effect.DENY, (), told)
+        return Answer(plain.effect, plain.determining, told)
+
+
+def undecided(message: str) -> Answer:
+    """Return the denial of a request that could not be evaluated at all."""
+    return Answer(Effect.DENY, (), (f"request: {message}",))
+
+
+def nothing(*_: Any) -> int:
+    """Stand for tier 1 where there is none."""
+    raise NotImplementedError

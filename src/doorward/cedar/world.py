@@ -1,0 +1,175 @@
+"""The entities an evaluation may read: checked against the schema once, with all that lies above them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from doorward.cedar import types
+from doorward.cedar.data import text_of
+from doorward.cedar.schema import EntityRule, Schema
+from doorward.core.errors import InvalidRequestError
+from doorward.core.model import Entity, EntityUid
+
+Lookup = Callable[[EntityUid], Entity | None]
+_NONE: frozenset[EntityUid] = frozenset()
+
+
+class Node:
+    """One entity as the evaluator reads it; `as_principal` and `as_resource` are its signatures."""
+
+    __slots__ = ("ancestors", "as_principal", "as_resource", "attrs", "tags", "uid")
+
+    def __init__(
+        self,
+        uid: EntityUid,
+        attrs: dict[str, Any],
+        tags: dict[str, Any],
+        ancestors: frozenset[EntityUid],
+    ) -> None:
+        """Keep what is known; the signatures are the index's to fill in."""
+        self.uid = uid
+        self.attrs = attrs
+        self.tags = tags
+        self.ancestors = ancestors
+        self.as_principal: Any = None
+        self.as_resource: Any = None
+
+
+class World:
+    """Entities by name, made from `lookup` when first read and kept within a bound."""
+
+    __slots__ = ("_limit", "_lookup", "_nodes", "_schema", "entities", "strangers")
+
+    def __init__(self, lookup: Lookup, schema: Schema | None = None, limit: int = 65_536) -> None:
+        """Read entities by `lookup`; keep at most `limit` of them ready."""
+        self._lookup = lookup
+        self._schema = schema
+        self._limit = limit
+        self._nodes: dict[EntityUid, Node | None] = {}
+        self.strangers: dict[EntityUid, Node] = {}
+        self.entities: Mapping[EntityUid, Entity] = _View(lookup)
+
+    def node(self, uid: EntityUid) -> Node | None:
+        """Return an entity, None if there is none; raise InvalidRequestError if it breaks the schema."""
+        try:
+            return self._nodes[uid]
+        except KeyError:
+            return self._missing(uid)
+
+    def above(self, uid: EntityUid) -> frozenset[EntityUid]:
+        """Return the ancestors of `uid`; none when there is no such entity."""
+        node = self.node(uid)
+        return _NONE if node is None else node.ancestors
+
+    def put(self, node: Node) -> None:
+        """Keep an entity that was read otherwise."""
+        self._nodes[node.uid] = node
+
+    def stranger(self, uid: EntityUid) -> Node:
+        """Return what stands for a name in a request that is no entity: nothing is known of it."""
+        found = self.strangers.get(uid)
+        if found is None:
+            rule = None if self._schema is None else self._schema.entities.get(uid.type)
+            if rule is not None:
+                types.taken(uid, rule.type, "the request")
+            text_of(uid.id)
+            if len(self.strangers) >= self._limit:
+                self.strangers.clear()
+            self.strangers[uid] = found = Node(uid, {}, {}, _NONE)
+        return found
+
+    def _missing(self, uid: EntityUid) -> Node | None:
+        action = None if self._schema is None else self._schema.actions.get(uid)
+        if action is not None:
+            found: Node | None = Node(uid, {}, {}, action.groups)
+        else:
+            found = self._made(uid)
+            for above in () if found is None else found.ancestors:
+                if above not in self._nodes:
+                    self._keep(above, self._made(above))
+        self._keep(uid, found)
+        return found
+
+    def _keep(self, uid: EntityUid, node: Node | None) -> None:
+        if len(self._nodes) >= self._limit:
+            self._nodes.clear()
+        self._nodes[uid] = node
+
+    def _made(self, uid: EntityUid) -> Node | None:
+        entity = self._lookup(uid)
+        if entity is None:
+            return None
+        above = ancestors(uid, self._parents)
+        if uid in above:
+            raise InvalidRequestError(f"`{uid.cedar}` lies above itself")
+        if self._schema is None:
+            raise InvalidRequestError("there is no schema to check entities against")
+        attrs, tags = conforming(entity, above, self._schema)
+        return Node(uid, attrs, tags, above)
+
+    def _parents(self, uid: EntityUid) -> frozenset[EntityUid]:
+        entity = self._lookup(uid)
+        return _NONE if entity is None else entity.parents
+
+
+class _View(Mapping[EntityUid, Entity]):
+    """The entities as stated, for those who read them one by one."""
+
+    __slots__ = ("_lookup",)
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    def __getitem__(self, uid: EntityUid) -> Entity:
+        found = self._lookup(uid)
+        if found is None:
+            raise KeyError(uid)
+        return found
+
+    def __iter__(self) -> Iterator[EntityUid]:
+        raise TypeError("the entities of a world are read by name")
+
+    def __len__(self) -> int:
+        raise TypeError("the entities of a world are not counted")
+
+
+def ancestors(
+    start: EntityUid, parents: Callable[[EntityUid], frozenset[EntityUid]]
+) -> frozenset[EntityUid]:
+    """Return everything above `start`, at any depth; itself too if it lies in a circle."""
+    found: set[EntityUid] = set()
+    waiting = [start]
+    while waiting:
+        for parent in parents(waiting.pop()):
+            if parent not in found:
+                found.add(parent)
+                waiting.append(parent)
+    return frozenset(found)
+
+
+def conforming(
+    entity: Entity, above: frozenset[EntityUid], schema: Schema
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return attributes and tags in the evaluator's form; raise InvalidRequestError if they do not fit."""
+    rule = rule_of(entity.uid, above, schema)
+    attrs = types.taken(entity.attrs, rule.attrs, str(entity.uid))
+    if not entity.tags:
+        return attrs, {}
+    if rule.tags is None:
+        raise InvalidRequestError(f"{entity.uid} has tags the schema lacks")
+    tags = {text_of(name): types.taken(value, rule.tags, str(entity.uid)) for name, value in entity.tags.items()}
+    return attrs, tags
+
+
+def rule_of(uid: EntityUid, above: frozenset[EntityUid], schema: Schema) -> EntityRule:
+    """Return the schema's rule for an entity whose name and ancestors fit it; raise if they do not."""
+    rule = schema.entities.get(uid.type)
+    if rule is None:
+        raise InvalidRequestError(f"`{uid.cedar}` has a type the schema lacks")
+    types.taken(uid, rule.type, "an entity")
+    for parent in above:
+        if parent.type not in rule.above:
+            raise InvalidRequestError(f"{parent} cannot lie above {uid}")
+        types.taken(parent, schema.entities[parent.type].type, "an ancestor")
+    return rule
