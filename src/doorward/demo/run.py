@@ -177,7 +177,7 @@ class _Story:
     def _play(self, title: str, scene: Callable[[], list[str]]) -> None:
         number = len(self._beats) + 1
         try:
-            with self._show.doing(f"{number}  {title}"):
+            with self._show.doing(f"{number}  {title}", plainly=False):
                 lines = scene()
             held = True
         except NotHeldError as reason:
