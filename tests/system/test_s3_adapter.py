@@ -16,7 +16,7 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError, IncompleteReadError
 
-from support.s3_door import S3Door, opened, rclone
+from support.s3_door import S3Door, opened, rclone, server_context
 
 ORG = """
 users:
@@ -472,3 +472,67 @@ def test_a_default_client_shows_the_limit_and_does_not_retry_for_minutes(door: S
             get(dana, "w1.bin", "models")
     assert code(error) == (429, "SlowDown")
     assert time.monotonic() - begun < 30
+
+
+@pytest.fixture(scope="module")
+def tls_door(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Door]:
+    folder = tmp_path_factory.mktemp("tls")
+    with (
+        rclone(root, folder / "rclone.log") as url,
+        opened(S3Door(url, ORG, POLICIES, tls=server_context(folder))) as door,
+    ):
+        yield door
+
+
+def test_over_tls_boto3_sends_trailing_checksums_and_they_are_verified(tls_door: S3Door, root: Path) -> None:
+    omar, data = tls_door.client("omar"), bytes(range(256)) * 4096 * 12
+    sent: list[str] = []
+    omar.meta.events.register(
+        "before-send.s3", lambda request, **_: sent.append(str(request.headers.get("X-Amz-Content-SHA256")))
+    )
+    omar.put_object(Bucket="models", Key="tls/small.bin", Body=io.BytesIO(b"small"))
+    transfer = TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20)
+    omar.upload_fileobj(io.BytesIO(data), "models", "tls/big.bin", Config=transfer)
+    assert (root / "models/tls/small.bin").read_bytes() == b"small"
+    assert (root / "models/tls/big.bin").read_bytes() == data
+    assert "STREAMING-UNSIGNED-PAYLOAD-TRAILER" in str(sent)
+    assert get(omar, "tls/small.bin", "models") == b"small"
+    assert get(tls_door.client("dana")).decode() == masked(CSV)
+    omar.delete_objects(
+        Bucket="models", Delete={"Objects": [{"Key": "tls/small.bin"}, {"Key": "tls/big.bin"}]}
+    )
+
+
+def test_a_false_trailing_checksum_stores_nothing(tls_door: S3Door, root: Path) -> None:
+    omar = tls_door.client("omar")
+    with pytest.raises(ClientError) as error:
+        omar.put_object(Bucket="models", Key="tls/false.bin", Body=b"x" * 100, ChecksumCRC32="AAAAAA==")
+    assert code(error)[0] in {400, 502, 503}
+    assert not (root / "models/tls/false.bin").exists()
+
+
+def test_a_write_sent_twice_is_carried_out_once(door: S3Door, root: Path) -> None:
+    omar = door.client("omar")
+    kept: list[urllib.request.Request] = []
+
+    def keep(request: Any, **_: Any) -> None:
+        headers = {k: v.decode() if isinstance(v, bytes) else v for k, v in request.headers.items()}
+        headers.pop("Expect", None)
+        kept.append(urllib.request.Request(request.url, headers=headers, method="DELETE"))  # noqa: S310 -- our own door
+
+    omar.put_object(Bucket="training", Key="twice.csv", Body=b"id\n")
+    omar.meta.events.register("before-send.s3.DeleteObject", keep)
+    omar.delete_object(Bucket="training", Key="twice.csv")
+    (root / "training/twice.csv").write_text("id\n")
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(kept[0], timeout=10)  # noqa: S310 -- our own door
+    assert error.value.code == 401
+    assert b"carried out already" in error.value.read()
+    (root / "training/twice.csv").unlink()
+
+
+def test_two_equal_writes_within_a_second_are_both_carried_out(door: S3Door) -> None:
+    omar = door.client("omar")
+    for _ in range(5):
+        omar.put_object(Bucket="training", Key="same.csv", Body=b"id\n")
+        omar.delete_object(Bucket="training", Key="same.csv")

@@ -200,13 +200,22 @@ def test_a_forged_write_does_not_spend_the_real_ones_signature() -> None:
     assert check(request, replays=replays)
 
 
+def test_two_equal_calls_of_an_sdk_within_a_second_are_two_writes_and_a_replay_is_none() -> None:
+    replays = ReplayStore()
+    replays.spend("aa" * 32, invocation="1", until=300.0, now=0.0)
+    replays.spend("aa" * 32, invocation="2", until=300.0, now=0.5)
+    for invocation, now in (("1", 0.6), ("2", 1.0), ("3", 2.6), ("", 200.0)):
+        with pytest.raises(UnauthenticatedError):
+            replays.spend("aa" * 32, invocation=invocation, until=300.0, now=now)
+
+
 def test_a_full_replay_store_refuses_and_empties_with_time() -> None:
-    replays = ReplayStore(capacity=1)
+    replays = ReplayStore(capacity=3)
     replays.spend("aa" * 32, until=100.0, now=0.0)
     with pytest.raises(UnavailableError):
         replays.spend("bb" * 32, until=100.0, now=50.0)
     replays.spend("bb" * 32, until=300.0, now=102.0)
-    assert len(replays) == 1
+    assert len(replays) == 2
 
 
 def test_a_key_obeys_its_expiry_owner_and_networks() -> None:

@@ -166,7 +166,7 @@ def starless(value: object, like: object) -> object:
 @given(record=st.dictionaries(NAMES, VALUES, max_size=4), ascii_only=st.booleans(), cut=st.integers(0, 200))
 def test_any_record_keeps_its_other_values_and_loses_the_masked_ones(
     record: dict[str, object],
-    ascii_only: bool,
+    ascii_only: bool,  # noqa: FBT001 -- drawn by name
     cut: int,
 ) -> None:
     data = (json.dumps(record, ensure_ascii=ascii_only) + "\n").encode("utf-8", "surrogatepass")

@@ -24,8 +24,22 @@ from doorward.gateway.adapter import Ask, Permit, Refusal
 from doorward.gateway.masking.masker import MaskRefusedError
 from doorward.gateway.protocols.s3 import S3Adapter
 from doorward.gateway.protocols.s3_list import Entry
+from doorward.identity.replays import ReplayStore
+from doorward.identity.sigv4 import verify
+from doorward.identity.sigv4_signing import EMPTY_SHA256, S3Keys, Scope, sign, signature, signing_key
 from doorward.settings import S3Credential, S3CredentialHolder, UpstreamSettings
-from support.s3_requests import DANA, NOW, FakeAnswer, FakeUpstream, bare, signed
+from support.s3_requests import (
+    DANA,
+    HOST,
+    KEY_ID,
+    NOW,
+    SECRET,
+    FakeAnswer,
+    FakeUpstream,
+    Registry,
+    bare,
+    signed,
+)
 
 SETTINGS = UpstreamSettings(
     name="store",
@@ -493,3 +507,51 @@ def test_refusals_are_s3_errors_with_the_sentence() -> None:
 
 def test_entries_sort_by_name() -> None:
     assert min(Entry("b"), Entry("a/", (), is_prefix=True), Entry("a")).name == "a"
+
+
+def streamed(body: bytes, *, false: bool = False) -> Request:
+    """Return a PUT whose chunks are signed with the caller's key."""
+    kind, path = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "/store/training/a.csv"
+    keys, scope = S3Keys(KEY_ID, SECRET), Scope("20261123", "us-east-1")
+    lengths = [("x-amz-decoded-content-length", str(len(body)))]
+    headers = sign(
+        method="PUT", host=HOST, path=path, query=(), headers=lengths, payload=kind, keys=keys, now=NOW
+    )
+    previous, out = dict(headers)["authorization"].rpartition("=")[2], b""
+    for chunk in (body, b""):
+        parts = ("AWS4-HMAC-SHA256-PAYLOAD", "20261123T120000Z", str(scope), previous)
+        text = "\n".join((*parts, EMPTY_SHA256, hashlib.sha256(chunk).hexdigest()))
+        previous = signature(signing_key(SECRET, scope), text)
+        out += f"{len(chunk):x};chunk-signature={previous}\r\n".encode() + chunk + (b"\r\n" if chunk else b"")
+    if false:
+        out = out.replace(body, body[::-1])
+    sent = [("host", HOST), ("content-encoding", "aws-chunked"), *headers]
+    return bare("PUT", path, headers=sent, body=(out + b"\r\n",))
+
+
+async def test_signed_chunks_are_verified_with_the_callers_key_and_sent_plain() -> None:
+    adapter = S3Adapter(SETTINGS, registry=Registry, clock=ManualClock(NOW))
+    upstream = FakeUpstream(lambda _: FakeAnswer(200, [("ETag", '"1"')]))
+    request = streamed(b"hello world")
+    naming = adapter.name(request, b"", Everything())
+    verify(request, Registry(), ManualClock(NOW), replays=ReplayStore())
+
+    def permit(of: Request) -> Permit:
+        return Permit(
+            request=of,
+            body=b"",
+            naming=naming,
+            caller=Caller(DANA, "k1", "sigv4"),
+            obligations=(),
+            sees=lambda _: True,
+            outcome={},
+        )
+
+    assert (await adapter.forward(permit(request), upstream)).status == 200
+    assert (upstream.sent[0].body, upstream.sent[0].content_length) == (b"hello world", 11)
+    assert "content-encoding" not in dict(upstream.sent[0].headers)
+    assert dict(upstream.sent[0].headers)["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+    with pytest.raises(InvalidRequestError, match="does not verify"):
+        await adapter.forward(permit(streamed(b"hello world", false=True)), upstream)
+    with pytest.raises(InvalidRequestError, match="signed chunks"):
+        await ADAPTER.forward(permit(request), upstream)
