@@ -251,5 +251,10 @@ class TestCheckpoint:
             Checkpointer(signed, sign=self.key.sign, clock=clock).sign_now()
         assert read_checkpoint(signed) == before
 
+    def test_the_public_key_is_laid_beside_the_log_once(self, log: Path, clock: Any) -> None:
+        for pem in (b"first", b"second"):
+            Checkpointer(log, sign=self.key.sign, clock=clock, public_key=pem).sign_now()
+        assert (log / "checkpoint.pub").read_bytes() == b"first"
+
     def test_nothing_new_is_not_signed_again(self, signed: Path, clock: Any) -> None:
         assert Checkpointer(signed, sign=self.key.sign, clock=clock).sign_now() is None
