@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from doorward.audit import canonical
@@ -60,6 +60,7 @@ def test_an_untouched_log_is_intact(log: Path) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(at=4_404_533_906_117_265, flip=110)  # becomes a newline in the middle of a record
 @given(at=st.integers(min_value=0), flip=st.integers(1, 255))
 def test_any_changed_byte_names_the_record_it_is_in(log: Path, at: int, flip: int) -> None:
     whole = segment(log).read_bytes()

@@ -30,7 +30,7 @@ def events(tmp_path: Path) -> list[str]:
 
 async def settled(check: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not check():  # noqa: ASYNC110 -- the condition is in a file
+        while not check():
             await asyncio.sleep(0.005)
 
 
