@@ -265,10 +265,13 @@ async def test_a_bad_key_is_not_saved_by_a_good_certificate(
 
 @pytest.mark.usefixtures("enrolled")
 async def test_a_certificate_of_a_disabled_device_is_refused(
-    ask: Ask, refusal: Refusal, registry: Any
+    ask: Ask, bearer: Ask, add_key: Callable[..., str], refusal: Refusal, registry: Any
 ) -> None:
     registry.active.discard(LAPTOP)
-    assert isinstance(await refusal(ask(certificate=CERTIFICATE)), UnauthenticatedError)
+    for asked in (ask(certificate=CERTIFICATE), bearer(add_key(), certificate=CERTIFICATE)):
+        error = await refusal(asked)
+        assert isinstance(error, UnauthenticatedError)
+        assert error.reason == "certificate_unknown_or_revoked"
 
 
 async def test_a_registry_that_answers_another_hash_is_not_believed(
