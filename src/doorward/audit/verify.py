@@ -254,7 +254,16 @@ class _Chain:
 
 def _rest_of(following: list[bytes]) -> bytes:
     """Return the next line if it is the other half of a record that a false newline broke in two."""
-    return b"".join(line for line in following if not line.startswith(b"{"))
+    return b"".join(line for line in following if not _whole(line))
+
+
+def _whole(line: bytes) -> bool:
+    """Return whether a line is a record of its own."""
+    try:
+        canonical.opened(line)
+    except canonical.NotCanonicalError:
+        return False
+    return True
 
 
 def _peek(line: bytes) -> dict[str, Any]:
