@@ -101,15 +101,16 @@ class _Story:
             self._llm.wait()
         # The clients' own libraries take seconds to load: meanwhile the registry starts.
         threading.Thread(target=_load_clients, daemon=True).start()
-        with self._show.doing("waiting for MLflow (it takes about half a minute)"):
-            self._registry.wait()
-            self._registry.seed()
 
     def _open_and_close(self) -> None:
         """Show that each system answers anyone, close it, and show that it no longer does."""
-        systems = (self._llm, self._registry, self._store)
+        systems = (self._llm, self._store, self._registry)
         self._show.title("As they come: open to anyone")
         for system in systems:
+            if system is self._registry:
+                with self._show.doing("waiting for MLflow (it takes about half a minute)"):
+                    self._registry.wait()
+                    self._registry.seed()
             probe = system.probe()
             self._show.line(f"open    {system.title}: {probe.said}")
             require(probe.open, f"the {system.title} was expected to be open")
