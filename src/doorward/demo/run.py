@@ -74,7 +74,7 @@ class _Story:
         self._llm = LanguageModel(work=work, model=model, keys=self._keys)
         self._registry = Registry(work=work)
         self._store = Store(work=work, keys=self._keys)
-        self._house = Installation(work)
+        self._house = Installation(work, self._keys)
         self._stage = Stage(self._house)
         self._beats: list[Beat] = []
         for part in (self._llm, self._registry, self._store, self._house):
@@ -95,8 +95,8 @@ class _Story:
             self._registry.start()
             self._llm.start(closed=False)
             self._store.start(closed=False)
-            self._house.write(llm=self._llm, registry=self._registry, store=self._store, keys=self._keys)
-            self._house.start(self._keys)
+            self._house.write(llm=self._llm, registry=self._registry, store=self._store)
+            self._house.start()
             self._store.wait()
             self._llm.wait()
         # The clients' own libraries take seconds to load: meanwhile the registry starts.
