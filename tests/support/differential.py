@@ -226,15 +226,15 @@ class Maker:
         return f'{uid["type"]}::"{uid["id"]}"'
 
     def any(self, depth: int) -> str:
-        return str(getattr(self, self.of(_TYPES))(depth))
+        return f"({getattr(self, self.of(_TYPES))(depth)})"
 
     def typed(self, kind: str, depth: int) -> str:
         """Return an expression of a type, or now and then of another."""
-        return self.any(depth) if self.chance.random() < 0.03 else str(getattr(self, kind)(depth))
+        return f"({self.any(depth) if self.chance.random() < 0.03 else getattr(self, kind)(depth)})"
 
     def if_(self, kind: str, depth: int) -> str:
         then, other = self.typed(kind, depth - 1), self.typed(kind, depth - 1)
-        return f"(if {self.bool(depth - 1)} then {then} else {other})"
+        return f"(if ({self.bool(depth - 1)}) then {then} else {other})"
 
     def bool(self, depth: int) -> str:  # noqa: PLR0911, C901 -- one line per form
         if depth <= 0:

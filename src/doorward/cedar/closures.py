@@ -37,7 +37,7 @@ _VARIABLES: dict[str, Expr] = {
 }
 
 
-class _Constant:
+class Constant:
     """An expression whose value is known; kept as a class so that folding can see it."""
 
     __slots__ = ("value",)
@@ -72,9 +72,9 @@ def compiled(tree: Mapping[str, Any]) -> Expr:  # noqa: PLR0911, PLR0912, C901 -
         case "Var":
             return _VARIABLES[body]
         case "&&":
-            return _all([compiled(part) for part in _chain(form, tree)])
+            return _all([compiled(part) for part in chain(form, tree)])
         case "||":
-            return _any([compiled(part) for part in _chain(form, tree)])
+            return _any([compiled(part) for part in chain(form, tree)])
         case "!":
             return _not(compiled(body["arg"]))
         case "neg":
@@ -101,7 +101,7 @@ def compiled(tree: Mapping[str, Any]) -> Expr:  # noqa: PLR0911, PLR0912, C901 -
     return _call(form, [compiled(item) for item in body])
 
 
-def _chain(form: str, tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def chain(form: str, tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the operands of a chain of one operator, left to right: depth would cost stack."""
     parts: list[Mapping[str, Any]] = []
     while form in tree:
@@ -113,7 +113,7 @@ def _chain(form: str, tree: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _folded(expression: Expr) -> Expr:
     """Return a constant when an expression of constants has a value; an error must wait for its turn."""
     try:
-        return _Constant(expression(_NOTHING))
+        return Constant(expression(_NOTHING))
     except Fault:
         return expression
 
@@ -216,7 +216,7 @@ def _set(items: list[Expr]) -> Expr:
     def evaluate(env: Env) -> CedarSet:
         return set_of([item(env) for item in items])
 
-    return _folded(evaluate) if all(isinstance(item, _Constant) for item in items) else evaluate
+    return _folded(evaluate) if all(isinstance(item, Constant) for item in items) else evaluate
 
 
 def _record(fields: dict[str, Expr]) -> Expr:
@@ -233,7 +233,7 @@ def _call(name: str, arguments: list[Expr]) -> Expr:
     def evaluate(env: Env) -> Any:
         return extensions.call(name, [argument(env) for argument in arguments])
 
-    known = all(isinstance(item, _Constant) for item in arguments)
+    known = all(isinstance(item, Constant) for item in arguments)
     return _folded(evaluate) if known else evaluate
 
 
