@@ -6,47 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from doorward.cedar import extensions
-from doorward.cedar.data import CedarSet, Datetime, Duration, Fault, equal, key, kind, long, set_of
+from doorward.cedar.data import CedarSet, Fault, long, set_of
+from doorward.cedar.env import Constant, Env, Expr, existing, wrong
 from doorward.cedar.like import matcher
-from doorward.cedar.world import Node, World
+from doorward.cedar.operators import BINARY, contained
+from doorward.cedar.world import World
 from doorward.core.model import EntityUid
 
-
-class Env:
-    """What one evaluation reads: the request, its context, and the entities."""
-
-    __slots__ = ("action", "context", "principal", "resource", "world")
-
-    def __init__(
-        self, principal: EntityUid, action: EntityUid, resource: EntityUid, context: Any, world: World
-    ) -> None:
-        """Keep them."""
-        self.principal = principal
-        self.action = action
-        self.resource = resource
-        self.context = context
-        self.world = world
-
-
-Expr = Callable[[Env], Any]
 _VARIABLES: dict[str, Expr] = {
     "principal": lambda env: env.principal,
     "action": lambda env: env.action,
     "resource": lambda env: env.resource,
     "context": lambda env: env.context,
 }
-
-
-class Constant:
-    """An expression whose value is known; kept as a class so that folding can see it."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __call__(self, _env: Env) -> Any:
-        return self.value
 
 
 def policy(tree: Mapping[str, Any]) -> Callable[[Env], bool]:
@@ -96,8 +68,8 @@ def compiled(tree: Mapping[str, Any]) -> Expr:  # noqa: PLR0911, PLR0912, C901 -
             return _is(compiled(body["left"]), body["entity_type"], within)
         case "like":
             return _like(compiled(body["left"]), body["pattern"])
-    if form in _BINARY:
-        return _BINARY[form](compiled(body["left"]), compiled(body["right"]))
+    if form in BINARY:
+        return BINARY[form](compiled(body["left"]), compiled(body["right"]))
     return _call(form, [compiled(item) for item in body])
 
 
@@ -118,7 +90,7 @@ def _folded(expression: Expr) -> Expr:
         return expression
 
 
-def literal(body: Any) -> Any:
+def literal(body: Any) -> Any:  # noqa: PLR0911 -- one return per form
     """Return the value of a literal in a policy or in data: Cedar JSON, explicit forms."""
     match body:
         case bool() | str():
@@ -138,10 +110,6 @@ def literal(body: Any) -> Any:
     raise ValueError(f"`{body!r}` has no Cedar form")
 
 
-def _wrong(expected: str, value: Any) -> Fault:
-    return Fault(f"type error: expected {expected}, got {kind(value)}")
-
-
 def _all(parts: list[Expr]) -> Expr:
     def evaluate(env: Env) -> bool:
         for part in parts:
@@ -149,7 +117,7 @@ def _all(parts: list[Expr]) -> Expr:
             if value is False:
                 return False
             if value is not True:
-                raise _wrong("bool", value)
+                raise wrong("bool", value)
         return True
 
     return evaluate
@@ -162,7 +130,7 @@ def _any(parts: list[Expr]) -> Expr:
             if value is True:
                 return True
             if value is not False:
-                raise _wrong("bool", value)
+                raise wrong("bool", value)
         return False
 
     return evaluate
@@ -175,7 +143,7 @@ def _not(argument: Expr) -> Expr:
             return False
         if value is False:
             return True
-        raise _wrong("bool", value)
+        raise wrong("bool", value)
 
     return evaluate
 
@@ -184,7 +152,7 @@ def _negative(argument: Expr) -> Expr:
     def evaluate(env: Env) -> int:
         value = argument(env)
         if type(value) is not int:
-            raise _wrong("long", value)
+            raise wrong("long", value)
         return long(-value)
 
     return evaluate
@@ -194,7 +162,7 @@ def _is_empty(argument: Expr) -> Expr:
     def evaluate(env: Env) -> bool:
         value = argument(env)
         if type(value) is not CedarSet:
-            raise _wrong("set", value)
+            raise wrong("set", value)
         return not value.items
 
     return evaluate
@@ -207,7 +175,7 @@ def _branch(test: Expr, then: Expr, otherwise: Expr) -> Expr:
             return then(env)
         if value is False:
             return otherwise(env)
-        raise _wrong("bool", value)
+        raise wrong("bool", value)
 
     return evaluate
 
@@ -237,18 +205,11 @@ def _call(name: str, arguments: list[Expr]) -> Expr:
     return _folded(evaluate) if known else evaluate
 
 
-def _existing(uid: EntityUid, env: Env) -> Node:
-    node = env.world.node(uid)
-    if node is None:
-        raise Fault(f"entity `{uid.cedar}` does not exist")
-    return node
-
-
 def _attribute(left: Expr, name: str) -> Expr:
     def evaluate(env: Env) -> Any:
         value = left(env)
         if type(value) is EntityUid:
-            fields = _existing(value, env).attrs
+            fields = existing(value, env).attrs
             if name not in fields:
                 raise Fault(f"`{value.cedar}` does not have the attribute `{name}`")
         elif type(value) is dict:
@@ -256,7 +217,7 @@ def _attribute(left: Expr, name: str) -> Expr:
             if name not in fields:
                 raise Fault(f"record does not have the attribute `{name}`")
         else:
-            raise _wrong("entity or record", value)
+            raise wrong("entity or record", value)
         return fields[name]
 
     return evaluate
@@ -270,7 +231,7 @@ def _has(left: Expr, name: str) -> Expr:
             return node is not None and name in node.attrs
         if type(value) is dict:
             return name in value
-        raise _wrong("entity or record", value)
+        raise wrong("entity or record", value)
 
     return evaluate
 
@@ -279,7 +240,7 @@ def _is(left: Expr, wanted: str, within: Expr | None) -> Expr:
     def evaluate(env: Env) -> bool:
         value = left(env)
         if type(value) is not EntityUid:
-            raise _wrong("entity", value)
+            raise wrong("entity", value)
         if value.type != wanted:
             return False
         return True if within is None else contained(value, within(env), env)
@@ -293,140 +254,10 @@ def _like(left: Expr, pattern: list[Any]) -> Expr:
     def evaluate(env: Env) -> bool:
         value = left(env)
         if type(value) is not str:
-            raise _wrong("string", value)
+            raise wrong("string", value)
         return matches(value)
 
     return evaluate
 
 
-def contained(left: Any, right: Any, env: Env) -> bool:
-    """Return what `left in right` says."""
-    if type(left) is not EntityUid:
-        raise _wrong("entity", left)
-    if type(right) is EntityUid:
-        if left == right:
-            return True
-        node = env.world.node(left)
-        return node is not None and right in node.ancestors
-    if type(right) is not CedarSet:
-        raise _wrong("entity or set of entities", right)
-    for item in right.items:
-        if type(item) is not EntityUid:
-            raise _wrong("entity", item)
-    if left in right.items:
-        return True
-    node = env.world.node(left)
-    return node is not None and not right.items.isdisjoint(node.ancestors)
-
-
-def _compare(form: str) -> Callable[[Expr, Expr], Expr]:
-    def build(left: Expr, right: Expr) -> Expr:
-        def evaluate(env: Env) -> bool:
-            a, b = left(env), right(env)
-            if type(a) not in _ORDERED or type(a) is not type(b):
-                raise _wrong("long", b if type(a) is int else a)
-            return _ORDER[form](a, b)
-
-        return evaluate
-
-    return build
-
-
-_ORDERED = frozenset({int, Datetime, Duration})
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
-    "<": lambda a, b: a < b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    ">=": lambda a, b: a >= b,
-}
-_ARITHMETIC: dict[str, Callable[[int, int], int]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-}
-
-
-def _arithmetic(form: str) -> Callable[[Expr, Expr], Expr]:
-    compute = _ARITHMETIC[form]
-
-    def build(left: Expr, right: Expr) -> Expr:
-        def evaluate(env: Env) -> int:
-            a, b = left(env), right(env)
-            if type(a) is not int or type(b) is not int:
-                raise _wrong("long", b if type(a) is int else a)
-            return long(compute(a, b))
-
-        return evaluate
-
-    return build
-
-
-def _equality(left: Expr, right: Expr) -> Expr:
-    return lambda env: equal(left(env), right(env))
-
-
-def _inequality(left: Expr, right: Expr) -> Expr:
-    return lambda env: not equal(left(env), right(env))
-
-
-def _in(left: Expr, right: Expr) -> Expr:
-    return lambda env: contained(left(env), right(env), env)
-
-
-def _contains(left: Expr, right: Expr) -> Expr:
-    def evaluate(env: Env) -> bool:
-        a, b = left(env), right(env)
-        if type(a) is not CedarSet:
-            raise _wrong("set", a)
-        return key(b) in a.items
-
-    return evaluate
-
-
-def _contains_many(*, every: bool) -> Callable[[Expr, Expr], Expr]:
-    def build(left: Expr, right: Expr) -> Expr:
-        def evaluate(env: Env) -> bool:
-            a, b = left(env), right(env)
-            if type(a) is not CedarSet or type(b) is not CedarSet:
-                raise _wrong("set", b if type(a) is CedarSet else a)
-            return b.items <= a.items if every else not b.items.isdisjoint(a.items)
-
-        return evaluate
-
-    return build
-
-
-def _tag(*, get: bool) -> Callable[[Expr, Expr], Expr]:
-    def build(left: Expr, right: Expr) -> Expr:
-        def evaluate(env: Env) -> Any:
-            a, b = left(env), right(env)
-            if type(a) is not EntityUid:
-                raise _wrong("entity", a)
-            if type(b) is not str:
-                raise _wrong("string", b)
-            if not get:
-                node = env.world.node(a)
-                return node is not None and b in node.tags
-            tags = _existing(a, env).tags
-            if b not in tags:
-                raise Fault(f"`{a.cedar}` does not have the tag `{b}`")
-            return tags[b]
-
-        return evaluate
-
-    return build
-
-
-_BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "==": _equality,
-    "!=": _inequality,
-    **{form: _compare(form) for form in _ORDER},
-    **{form: _arithmetic(form) for form in _ARITHMETIC},
-    "in": _in,
-    "contains": _contains,
-    "containsAll": _contains_many(every=True),
-    "containsAny": _contains_many(every=False),
-    "hasTag": _tag(get=False),
-    "getTag": _tag(get=True),
-}
-_NOTHING = Env(EntityUid("", ""), EntityUid("", ""), EntityUid("", ""), {}, World({}.get))
+_NOTHING = Env(EntityUid("", ""), EntityUid("", ""), EntityUid("", ""), {}, World(lambda _uid: None))

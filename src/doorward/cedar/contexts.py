@@ -106,9 +106,7 @@ class _Writer:
                 return f"type({value}) is datetime"
             case EntityType(name, names):
                 known = "" if names is None else f" and {value}.id in {self._named(names)}"
-                return (
-                    f"type({value}) is uid and {value}.type == {name!r} and {value}.id.isascii(){known}"
-                )
+                return f"type({value}) is uid and {value}.type == {name!r} and {value}.id.isascii(){known}"
         return ""  # `taken` checks it in `_form`
 
     def _form(self, value: str, field: Field) -> str:

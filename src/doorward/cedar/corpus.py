@@ -70,7 +70,9 @@ def cases(path: Path) -> Iterator[Case]:
             **{part: (text or b"").decode() for part, text in parts.items()},
         )
     if not found:
-        raise InvalidRequestError(f"{path} holds no cases", hint="Name a corpus of Cedar's integration tests.")
+        raise InvalidRequestError(
+            f"{path} holds no cases", hint="Name a corpus of Cedar's integration tests."
+        )
 
 
 def _document(name: str, content: bytes) -> dict[str, Any] | None:
@@ -141,7 +143,7 @@ def world(engine: Engine, documents: list[dict[str, Any]]) -> Loaded:
     """Load entities from Cedar JSON, whose short forms only the schema can read."""
     schema = engine.schema
     parents = {_uid(d["uid"]): frozenset(map(_uid, d.get("parents", ()))) for d in documents}
-    loaded = engine.world({}.get, len(documents) * 2 + 64)
+    loaded = engine.world(lambda _uid: None, len(documents) * 2 + 64)
     for document in documents:
         uid = _uid(document["uid"])
         if uid not in schema.actions:
@@ -149,9 +151,7 @@ def world(engine: Engine, documents: list[dict[str, Any]]) -> Loaded:
     return loaded
 
 
-def _node(
-    uid: EntityUid, document: Mapping[str, Any], above: frozenset[EntityUid], schema: Schema
-) -> Node:
+def _node(uid: EntityUid, document: Mapping[str, Any], above: frozenset[EntityUid], schema: Schema) -> Node:
     rule = rule_of(uid, above, schema)
     tags = document.get("tags", {})
     if tags and rule.tags is None:

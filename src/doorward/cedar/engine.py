@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from doorward.cedar import closures, contexts, generated, scope, types
 from doorward.cedar.annotations import AnnotationError, obligations
-from doorward.cedar.closures import Env
+from doorward.cedar.env import Env
 from doorward.cedar.index import Index
 from doorward.cedar.possible import Outcome, possible
 from doorward.cedar.schema import Schema
@@ -150,9 +150,7 @@ class Engine:
             self._functions[ids] = generated.function(*key, self.schema)
         slice_.fast = self._functions.get(ids)
 
-    def _slice(
-        self, principal: EntityUid, action: EntityUid, resource: EntityUid, loaded: Loaded
-    ) -> Slice:
+    def _slice(self, principal: EntityUid, action: EntityUid, resource: EntityUid, loaded: Loaded) -> Slice:
         actor = loaded.node(principal) or loaded.stranger(principal)
         target = loaded.node(resource) or loaded.stranger(resource)
         key = (
@@ -224,9 +222,7 @@ def _readers(schema: Schema) -> dict[EntityUid, contexts.Reader]:
 
 
 def _outside(principal: EntityUid, action: EntityUid, resource: EntityUid) -> Answer:
-    return undecided(
-        f"the schema has no {action.cedar} of a {principal.type} on a {resource.type}"
-    )
+    return undecided(f"the schema has no {action.cedar} of a {principal.type} on a {resource.type}")
 
 
 def _rules(policies: Sequence[PolicyText], guardrails: Sequence[PolicyText]) -> Iterator[Rule]:

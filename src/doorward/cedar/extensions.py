@@ -17,12 +17,11 @@ _DATETIME = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
     r"(?:T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{3}))?(?:Z|([+-])([0-9]{2})([0-9]{2})))?"
 )
-_DURATION = re.compile(
-    r"(-?)(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?(?:([0-9]+)ms)?"
-)
+_DURATION = re.compile(r"(-?)(?:([0-9]+)d)?(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?(?:([0-9]+)ms)?")
 _SPANS = (_DAY, 3_600_000, 60_000, 1000, 1)
 _BITS = {4: 32, 6: 128}
-_CYCLE = 146_097  # days in 400 years, after which the calendar repeats
+_YEARS = 400  # after which the calendar repeats
+_CYCLE = 146_097  # days in them
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _LONGEST = 43  # the longest text of an IPv6 address with a prefix
 
@@ -75,10 +74,9 @@ def datetime(text: str) -> Datetime:
     if hour > 23 or minute > 59 or second > 59 or ahead > 23 or behind > 59:  # noqa: PLR2004 -- a clock
         raise _fault("datetime", text)
     try:
-        # Python's calendar begins in year 1, Cedar's in year 0: one cycle later it is the same.
-        days = date(year + 400, month, day).toordinal() - _CYCLE - _EPOCH_DAY if year < 400 else (  # noqa: PLR2004
-            date(year, month, day).toordinal() - _EPOCH_DAY
-        )
+        # Python's calendar begins in year 1, Cedar's in year 0; one cycle later it is the same.
+        days = date(year % _YEARS + _YEARS, month, day).toordinal() - _EPOCH_DAY
+        days += (year // _YEARS - 1) * _CYCLE
     except ValueError as reason:
         raise _fault("datetime", text) from reason
     offset = (ahead * 60 + behind) * 60_000 * (-1 if found[8] == "-" else 1)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from doorward.cedar import closures, extensions, types
-from doorward.cedar.closures import Constant, Env, contained
 from doorward.cedar.data import CedarSet, Datetime, Duration, Fixed, Network, equal, key, long
+from doorward.cedar.env import Constant, Env
 from doorward.cedar.like import matcher
+from doorward.cedar.operators import contained
 from doorward.cedar.schema import Schema
 from doorward.cedar.scope import Rule
 from doorward.cedar.types import BOOL, LONG, STRING, EntityType, RecordType, SetType, Type
@@ -32,7 +33,8 @@ _CLASSES: dict[type, Type] = {
 _OF_TYPE = {wanted: cls for cls, wanted in _CLASSES.items()}
 _RESULTS: dict[str, Type] = {
     "decimal": types.DECIMAL, "ip": types.NETWORK, "datetime": types.DATETIME, "duration": types.DURATION,
-    "offset": types.DATETIME, "durationSince": types.DURATION, "toDate": types.DATETIME, "toTime": types.DURATION,
+    "offset": types.DATETIME, "durationSince": types.DURATION, "toDate": types.DATETIME,
+    "toTime": types.DURATION,
     **dict.fromkeys(("toMilliseconds", "toSeconds", "toMinutes", "toHours", "toDays"), LONG),
 }  # fmt: skip
 _ORDERED = frozenset({LONG, types.DATETIME, types.DURATION})
@@ -122,7 +124,7 @@ class _Writer:
     def value(self, tree: Mapping[str, Any]) -> Typed:
         """Return the source of an expression and its type where it is certain."""
         ((form, body),) = tree.items()
-        written = _FORMS.get(form, _Writer._call)(self, form, body)
+        written = _FORMS.get(form, _Writer.call)(self, form, body)
         return self._exactly(tree) if written is None else written
 
     def _constant(self, value: Any) -> Typed:
@@ -139,33 +141,33 @@ class _Writer:
     def _kind(self, item: Any) -> Any:
         return EntityType(item.type) if type(item) is EntityUid else _CLASSES.get(type(item))
 
-    def _value(self, _form: str, body: Any) -> Typed | None:
+    def literal(self, _form: str, body: Any) -> Typed | None:
         compiled = closures.compiled({"Value": body})
         return self._constant(compiled.value) if isinstance(compiled, Constant) else None
 
-    def _variable(self, _form: str, body: str) -> Typed | None:
+    def variable(self, _form: str, body: str) -> Typed | None:
         return self._variables[body]
 
-    def _set(self, form: str, body: Any) -> Typed | None:
+    def members(self, form: str, body: Any) -> Typed | None:
         compiled = closures.compiled({form: body})
         return self._constant(compiled.value) if isinstance(compiled, Constant) else None
 
-    def _joined(self, form: str, body: Any) -> Typed | None:
+    def joined(self, form: str, body: Any) -> Typed | None:
         word = " and " if form == "&&" else " or "
         return f"({word.join(self._bool(part) for part in closures.chain(form, {form: body}))})", BOOL
 
-    def _not(self, _form: str, body: Any) -> Typed | None:
+    def negation(self, _form: str, body: Any) -> Typed | None:
         return f"(not {self._bool(body['arg'])})", BOOL
 
-    def _negative(self, _form: str, body: Any) -> Typed | None:
+    def negative(self, _form: str, body: Any) -> Typed | None:
         code, found = self.value(body["arg"])
         return (f"long(-{code})", LONG) if found == LONG else None
 
-    def _is_empty(self, _form: str, body: Any) -> Typed | None:
+    def is_empty(self, _form: str, body: Any) -> Typed | None:
         code, found = self.value(body["arg"])
         return (f"(not {code}.items)", BOOL) if isinstance(found, SetType) else None
 
-    def _branch(self, _form: str, body: Any) -> Typed | None:
+    def branch(self, _form: str, body: Any) -> Typed | None:
         (then, kind), (other, another) = self.value(body["then"]), self.value(body["else"])
         return f"({then} if {self._bool(body['if'])} else {other})", kind if kind == another else None
 
@@ -178,7 +180,7 @@ class _Writer:
                 return name
         return f"node({code})"
 
-    def _attribute(self, form: str, body: Any) -> Typed | None:
+    def attribute(self, form: str, body: Any) -> Typed | None:
         code, found = self.value(body["left"])
         name = body["attr"]
         if isinstance(found, RecordType):
@@ -195,7 +197,7 @@ class _Writer:
             return f"({name!r} in {record})", BOOL
         return (f"{record}[{name!r}]", fields[name].type) if name in fields else None
 
-    def _is(self, _form: str, body: Any) -> Typed | None:
+    def is_of(self, _form: str, body: Any) -> Typed | None:
         code, found = self.value(body["left"])
         if not isinstance(found, EntityType):
             return None
@@ -206,25 +208,25 @@ class _Writer:
             return None  # writing an expression twice doubles the source with every level of nesting
         return f"({test} and contained({code}, {self.value(body['in'])[0]}, env))", BOOL
 
-    def _like(self, _form: str, body: Any) -> Typed | None:
+    def like(self, _form: str, body: Any) -> Typed | None:
         code, found = self.value(body["left"])
         return (f"{self._name(matcher(body['pattern']))}({code})", BOOL) if found == STRING else None
 
-    def _compare(self, form: str, body: Any) -> Typed | None:
+    def compare(self, form: str, body: Any) -> Typed | None:
         (left, kind), (right, other) = self.value(body["left"]), self.value(body["right"])
         return (f"({left} {form} {right})", BOOL) if kind == other and kind in _ORDERED else None
 
-    def _arithmetic(self, form: str, body: Any) -> Typed | None:
+    def arithmetic(self, form: str, body: Any) -> Typed | None:
         (left, kind), (right, other) = self.value(body["left"]), self.value(body["right"])
         return (f"long({left} {form} {right})", LONG) if kind == other == LONG else None
 
-    def _equality(self, form: str, body: Any) -> Typed | None:
+    def equality(self, form: str, body: Any) -> Typed | None:
         (left, kind), (right, other) = self.value(body["left"]), self.value(body["right"])
         if _direct(kind) and _direct(other) and type(kind) is type(other) and _same(kind, other):
             return f"({left} {form} {right})", BOOL
         return f"({'not ' if form == '!=' else ''}equal({left}, {right}))", BOOL
 
-    def _in(self, _form: str, body: Any) -> Typed | None:
+    def within(self, _form: str, body: Any) -> Typed | None:
         (left, kind), (right, other) = self.value(body["left"]), self.value(body["right"])
         if not isinstance(kind, EntityType):
             return None
@@ -234,7 +236,7 @@ class _Writer:
                 return f"({left} == {right} or {right} in {node}.ancestors)", BOOL
         return f"contained({left}, {right}, env)", BOOL
 
-    def _contains(self, form: str, body: Any) -> Typed | None:
+    def contains(self, form: str, body: Any) -> Typed | None:
         (left, kind), (right, other) = self.value(body["left"]), self.value(body["right"])
         if not isinstance(kind, SetType):
             return None
@@ -247,7 +249,7 @@ class _Writer:
             return f"({left}.items >= {right}.items)", BOOL
         return f"(not {left}.items.isdisjoint({right}.items))", BOOL
 
-    def _tag(self, form: str, body: Any) -> Typed | None:
+    def tag(self, form: str, body: Any) -> Typed | None:
         (left, kind), (right, other) = self.value(body["left"]), self.value(body["right"])
         if not isinstance(kind, EntityType) or other != STRING:
             return None
@@ -257,7 +259,7 @@ class _Writer:
         rule = self._schema.entities.get(kind.name)
         return f"{node}.tags[{right}]", None if rule is None else rule.tags
 
-    def _call(self, form: str, body: Any) -> Typed | None:
+    def call(self, form: str, body: Any) -> Typed | None:
         wanted, compute = extensions.FUNCTIONS[form]
         compiled = closures.compiled({form: body})
         if isinstance(compiled, Constant):
@@ -279,13 +281,13 @@ def _same(kind: Type | None, other: Type | None) -> bool:
 
 _NODES = {"p": "principal", "r": "resource"}
 _FORMS: dict[str, Callable[[_Writer, str, Any], Typed | None]] = {
-    "Value": _Writer._value, "Var": _Writer._variable, "Set": _Writer._set, "&&": _Writer._joined,
-    "||": _Writer._joined, "!": _Writer._not, "neg": _Writer._negative, "isEmpty": _Writer._is_empty,
-    "if-then-else": _Writer._branch, ".": _Writer._attribute, "has": _Writer._attribute, "is": _Writer._is,
-    "like": _Writer._like, "in": _Writer._in, "==": _Writer._equality, "!=": _Writer._equality,
-    **dict.fromkeys(("<", "<=", ">", ">="), _Writer._compare),
-    **dict.fromkeys(("+", "-", "*"), _Writer._arithmetic),
-    **dict.fromkeys(("contains", "containsAll", "containsAny"), _Writer._contains),
-    **dict.fromkeys(("hasTag", "getTag"), _Writer._tag),
+    "Value": _Writer.literal, "Var": _Writer.variable, "Set": _Writer.members, "&&": _Writer.joined,
+    "||": _Writer.joined, "!": _Writer.negation, "neg": _Writer.negative, "isEmpty": _Writer.is_empty,
+    "if-then-else": _Writer.branch, ".": _Writer.attribute, "has": _Writer.attribute, "is": _Writer.is_of,
+    "like": _Writer.like, "in": _Writer.within, "==": _Writer.equality, "!=": _Writer.equality,
+    **dict.fromkeys(("<", "<=", ">", ">="), _Writer.compare),
+    **dict.fromkeys(("+", "-", "*"), _Writer.arithmetic),
+    **dict.fromkeys(("contains", "containsAll", "containsAny"), _Writer.contains),
+    **dict.fromkeys(("hasTag", "getTag"), _Writer.tag),
     "Record": lambda *_: None,
 }  # fmt: skip

@@ -244,7 +244,9 @@ class _Resolver:
         found = list(declared)
         self._types = {_full(d.namespace, d.name): d for d in found if d.what == "type"}
         self._entities = {_full(d.namespace, d.name): d for d in found if d.what == "entity"}
-        self._actions = {EntityUid(_full(d.namespace, "Action"), d.name): d for d in found if d.what == "action"}
+        self._actions = {
+            EntityUid(_full(d.namespace, "Action"), d.name): d for d in found if d.what == "action"
+        }
         self._open: set[str] = set()
 
     def schema(self) -> Schema:
@@ -278,7 +280,9 @@ class _Resolver:
 
     def _type(self, body: Any, namespace: str) -> Type:
         if isinstance(body, dict):
-            return RecordType({n: Field(self._type(t, namespace), required) for n, (t, required) in body.items()})
+            return RecordType(
+                {n: Field(self._type(t, namespace), required) for n, (t, required) in body.items()}
+            )
         if isinstance(body, list):
             return SetType(self._type(body[0], namespace))
         return self._named(body, namespace)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 
-from doorward.cedar.closures import Env
 from doorward.cedar.contexts import Reader
 from doorward.cedar.data import Fault
+from doorward.cedar.env import Env
 from doorward.cedar.scope import Rule
 from doorward.cedar.types import RecordType
 from doorward.core.decision import Effect
@@ -89,8 +88,3 @@ class Slice:
 def undecided(message: str) -> Answer:
     """Return the denial of a request that could not be evaluated at all."""
     return Answer(Effect.DENY, (), (f"request: {message}",))
-
-
-def nothing(*_: Any) -> int:
-    """Stand for tier 1 where there is none."""
-    raise NotImplementedError

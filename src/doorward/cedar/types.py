@@ -65,7 +65,12 @@ _CLASSES: dict[str, tuple[type, ...]] = {
     "decimal": (Decimal,),
     "ipaddr": (IPv4Interface, IPv6Interface),
 }
-_READERS: dict[str, str] = {"ipaddr": "ip", "datetime": "datetime", "duration": "duration", "decimal": "decimal"}
+_READERS: dict[str, str] = {
+    "ipaddr": "ip",
+    "datetime": "datetime",
+    "duration": "duration",
+    "decimal": "decimal",
+}
 
 
 def _refused(value: Any, wanted: Type, where: str) -> InvalidRequestError:
@@ -73,7 +78,7 @@ def _refused(value: Any, wanted: Type, where: str) -> InvalidRequestError:
     return InvalidRequestError(f"{where or 'the value'} is {value!r:.80}, not a {name}")
 
 
-def taken(value: Any, wanted: Type, where: str = "") -> Any:
+def taken(value: Any, wanted: Type, where: str = "") -> Any:  # noqa: C901 -- one case per kind of type
     """Return a value of the house in the evaluator's form; raise InvalidRequestError if the type differs."""
     match wanted:
         case Primitive("Bool"):

@@ -134,9 +134,7 @@ class _View(Mapping[EntityUid, Entity]):
         raise TypeError("the entities of a world are not counted")
 
 
-def ancestors(
-    start: EntityUid, parents: Callable[[EntityUid], frozenset[EntityUid]]
-) -> frozenset[EntityUid]:
+def ancestors(start: EntityUid, parents: Callable[[EntityUid], frozenset[EntityUid]]) -> frozenset[EntityUid]:
     """Return everything above `start`, at any depth; itself too if it lies in a circle."""
     found: set[EntityUid] = set()
     waiting = [start]
@@ -158,7 +156,9 @@ def conforming(
         return attrs, {}
     if rule.tags is None:
         raise InvalidRequestError(f"{entity.uid} has tags the schema lacks")
-    tags = {text_of(name): types.taken(value, rule.tags, str(entity.uid)) for name, value in entity.tags.items()}
+    tags = {
+        text_of(name): types.taken(value, rule.tags, str(entity.uid)) for name, value in entity.tags.items()
+    }
     return attrs, tags
 
 

@@ -30,7 +30,7 @@ def cedar(
     *,
     json: JsonFlag = False,
 ) -> None:
-    """Decide every request of a corpus in Cedar's own mode, and validate its policies; exit 0 if all agree."""
+    """Decide a corpus's requests in Cedar's own mode and validate its policies; exit 0 if all agree."""
     from doorward.cedar import corpus
     from doorward.core.errors import DoorwardError
 
