@@ -250,6 +250,8 @@ class _Resolver:
         self._open: set[str] = set()
 
     def schema(self) -> Schema:
+        for name in self._types:
+            self._common(name)
         rules = {name: self._entity(name, declared) for name, declared in self._entities.items()}
         return Schema(rules, {uid: self._action(uid, declared) for uid, declared in self._actions.items()})
 

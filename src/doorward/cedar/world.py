@@ -39,7 +39,7 @@ class Node:
 class World:
     """Entities by name, made from `lookup` when first read and kept within a bound."""
 
-    __slots__ = ("_limit", "_lookup", "_nodes", "_schema", "entities", "strangers")
+    __slots__ = ("_checked", "_limit", "_lookup", "_nodes", "_schema", "entities", "strangers")
 
     def __init__(self, lookup: Lookup, schema: Schema | None = None, limit: int = 65_536) -> None:
         """Read entities by `lookup`; keep at most `limit` of them ready."""
@@ -47,6 +47,8 @@ class World:
         self._schema = schema
         self._limit = limit
         self._nodes: dict[EntityUid, Node | None] = {}
+        # What was found to fit the schema, with all above it.
+        self._checked: set[EntityUid] = set()
         self.strangers: dict[EntityUid, Node] = {}
         self.entities: Mapping[EntityUid, Entity] = _View(lookup)
 
@@ -85,28 +87,42 @@ class World:
             found: Node | None = Node(uid, {}, {}, action.groups)
         else:
             found = self._made(uid)
-            for above in () if found is None else found.ancestors:
-                if above not in self._nodes:
-                    self._keep(above, self._made(above))
-        self._keep(uid, found)
-        return found
-
-    def _keep(self, uid: EntityUid, node: Node | None) -> None:
         if len(self._nodes) >= self._limit:
             self._nodes.clear()
-        self._nodes[uid] = node
+        self._nodes[uid] = found
+        return found
 
     def _made(self, uid: EntityUid) -> Node | None:
         entity = self._lookup(uid)
         if entity is None:
             return None
-        above = ancestors(uid, self._parents)
-        if uid in above:
-            raise InvalidRequestError(f"`{uid.cedar}` lies above itself")
         if self._schema is None:
             raise InvalidRequestError("there is no schema to check entities against")
-        attrs, tags = conforming(entity, above, self._schema)
-        return Node(uid, attrs, tags, above)
+        self._check_above(uid, self._schema)
+        attrs, tags = conforming(entity, entity.parents, self._schema)
+        return Node(uid, attrs, tags, ancestors(uid, self._parents))
+
+    def _check_above(self, start: EntityUid, schema: Schema) -> None:
+        """Check everything above an entity, once; raise InvalidRequestError for a circle or what breaks."""
+        path: set[EntityUid] = {start}
+        waiting = [(start, iter(self._parents(start)))]
+        while waiting:
+            uid, parents = waiting[-1]
+            parent = next(parents, None)
+            if parent is None:
+                path.discard(uid)
+                if len(self._checked) >= self._limit:
+                    self._checked.clear()
+                self._checked.add(uid)
+                waiting.pop()
+            elif parent in path:
+                raise InvalidRequestError(f"`{parent.cedar}` lies above itself")
+            elif parent not in self._checked:
+                entity = self._lookup(parent)
+                if entity is not None:
+                    conforming(entity, entity.parents, schema)
+                path.add(parent)
+                waiting.append((parent, iter(self._parents(parent))))
 
     def _parents(self, uid: EntityUid) -> frozenset[EntityUid]:
         entity = self._lookup(uid)
