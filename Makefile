@@ -25,6 +25,7 @@ check: setup ## format, lint, types, layers
 
 bench: setup ## the benchmark tables, beside their peers, in one run
 	$(BIN)/python -m benchmarks.gateway $(ARGS)
+	$(BIN)/python -m benchmarks.decisions $(ARGS)
 
 docs: setup ## build the site into site/
 	$(BIN)/zensical build

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any, get_type_hints
 
 import msgspec
 
 from doorward.cedar import types
-from doorward.cedar.data import LONG_MAX, LONG_MIN, moment, set_of
-from doorward.cedar.types import BOOL, DATETIME, LONG, STRING, EntityType, Field, RecordType, SetType
+from doorward.cedar.data import LONG_MAX, LONG_MIN, moment, network, set_of
+from doorward.cedar.types import BOOL, DATETIME, LONG, NETWORK, STRING, EntityType, Field, RecordType, SetType
 from doorward.core.context import Context
 from doorward.core.model import EntityUid
 
 Reader = Callable[[Context], dict[str, Any]]
 
 
-def reader(wanted: RecordType) -> Reader:
-    """Return a function from a context to its record, which raises InvalidRequestError on a wrong type."""
+def reader(wanted: RecordType, reads: frozenset[str] | None = None) -> Reader:
+    """Return a function from a context to its record, which raises InvalidRequestError on a wrong type.
+
+    All of it is checked; only the attributes in `reads` need be in the record, None means all.
+    """
 
     def slow(context: Context) -> dict[str, Any]:
         record: dict[str, Any] = types.taken(context.to_record(), wanted, "context")
@@ -30,7 +34,7 @@ def reader(wanted: RecordType) -> Reader:
 
     writer = _Writer(slow)
     try:
-        body = list(writer.struct("c", Context, wanted))
+        body = list(writer.struct("c", Context, wanted, reads))
     except _UnusualError:
         return slow
     lines = "\n".join(f"    {line}" for line in body)
@@ -49,52 +53,57 @@ class _Writer:
 
     def __init__(self, slow: Reader) -> None:
         self.names: dict[str, Any] = {
-            "slow": slow, "uid": EntityUid, "datetime": datetime, "moment": moment, "taken": types.taken,
+            "slow": slow, "uid": EntityUid, "datetime": datetime, "moment": moment,
+            "taken": types.taken, "v4": IPv4Interface, "v6": IPv6Interface, "network": network,
             "least": LONG_MIN, "most": LONG_MAX, "none": frozenset(), "nothing": set_of(()),
         }  # fmt: skip
 
-    def struct(self, name: str, kind: type[msgspec.Struct], wanted: RecordType) -> Iterator[str]:
-        """Yield lines that turn the struct `name` into the record `r_name`."""
+    def struct(
+        self, name: str, kind: type[msgspec.Struct], wanted: RecordType, reads: frozenset[str] | None
+    ) -> Iterator[str]:
+        """Yield lines that check the struct `name` and turn what is read of it into the record `r_name`."""
         hints = get_type_hints(kind)
         if any(field.required and attr not in hints for attr, field in wanted.fields.items()):
             raise _UnusualError
         yield f"if type({name}) is not {self._named(kind)}: return slow(c)"
-        required, optional, checks = [], [], []
+        kept, checks, later = [], [], []
         for attr, hint in hints.items():
-            value = f"{name}_{attr}"
+            value, field = f"{name}_{attr}", wanted.fields.get(attr)
+            read = reads is None or attr in reads
             yield f"{value} = {name}.{attr}"
-            field = wanted.fields.get(attr)
             if field is None:
                 checks.append(f"{value} is None")
             elif isinstance(hint, type) and issubclass(hint, msgspec.Struct) and hint is not EntityUid:
-                yield from self._nested(value, hint, field)
-                required.append(f"{attr!r}: r_{value}")
+                yield from self._nested(value, hint, field, None if read else frozenset())
+                kept += [f"{attr!r}: r_{value}"] if read else []
             elif field.required:
                 checks.append(self._check(value, field))
-                required.append(f"{attr!r}: {self._form(value, field)}")
+                kept += [f"{attr!r}: {self._form(value, field)}"] if read else []
             else:
-                optional.append((attr, value, field))
-        if good := [check for check in checks if check]:
-            yield f"if not ({' and '.join(good)}): return slow(c)"
-        yield f"r_{name} = {{{', '.join(required)}}}"
-        for attr, value, field in optional:
-            check = self._check(value, field)
-            yield f"if {value} is not None:"
-            if check:
-                yield f"    if not ({check}): return slow(c)"
-            yield f"    r_{name}[{attr!r}] = {self._form(value, field)}"
+                form = f"r_{name}[{attr!r}] = {self._form(value, field)}" if read else "pass"
+                later += [
+                    f"if {value} is not None:",
+                    f"    if not ({self._check(value, field)}): return slow(c)",
+                ]
+                later.append(f"    {form}")
+        if checks:
+            yield f"if not ({' and '.join(checks)}): return slow(c)"
+        yield f"r_{name} = {{{', '.join(kept)}}}"
+        yield from later
 
-    def _nested(self, value: str, hint: type[msgspec.Struct], field: Field) -> Iterator[str]:
+    def _nested(
+        self, value: str, hint: type[msgspec.Struct], field: Field, reads: frozenset[str] | None
+    ) -> Iterator[str]:
         if not isinstance(field.type, RecordType):
             raise _UnusualError
-        yield from self.struct(value, hint, field.type)
+        yield from self.struct(value, hint, field.type, reads)
 
     def _named(self, thing: Any) -> str:
         name = f"n{len(self.names)}"
         self.names[name] = thing
         return name
 
-    def _check(self, value: str, field: Field) -> str:
+    def _check(self, value: str, field: Field) -> str:  # noqa: PLR0911 -- one return per kind of type
         match field.type:
             case types.Primitive(name) if field.type == BOOL:
                 return f"({value} is True or {value} is False)"
@@ -107,12 +116,21 @@ class _Writer:
             case EntityType(name, names):
                 known = "" if names is None else f" and {value}.id in {self._named(names)}"
                 return f"type({value}) is uid and {value}.type == {name!r} and {value}.id.isascii(){known}"
-        return ""  # `taken` checks it in `_form`
+            case types.Primitive(name) if field.type == NETWORK:
+                return f"(type({value}) is v4 or type({value}) is v6)"
+            case SetType():
+                return f"({value} == none or {self._taken(value, field)} is not None)"
+        return f"{self._taken(value, field)} is not None"
+
+    def _taken(self, value: str, field: Field) -> str:
+        return f"taken({value}, {self._named(field.type)}, 'context')"
 
     def _form(self, value: str, field: Field) -> str:
         if field.type in (BOOL, LONG, STRING) or isinstance(field.type, EntityType):
             return value
         if field.type == DATETIME:
             return f"moment({value})"
-        taken = f"taken({value}, {self._named(field.type)}, 'context')"
+        if field.type == NETWORK:
+            return f"network({value})"
+        taken = self._taken(value, field)
         return f"(nothing if {value} == none else {taken})" if isinstance(field.type, SetType) else taken

@@ -154,7 +154,7 @@ def inside(value: Any) -> Any:  # noqa: PLR0911, C901 -- one return per kind of 
     if isinstance(value, Decimal):
         return _fixed(value)
     if isinstance(value, (IPv4Interface, IPv6Interface)):
-        return Network(value.version, int(value.ip), value.network.prefixlen)
+        return network(value)
     if hasattr(value, "items"):
         return {text_of(name): inside(item) for name, item in value.items()}
     raise InvalidRequestError(f"a value of type {type(value).__name__} has no Cedar form")
@@ -165,6 +165,11 @@ def moment(value: datetime) -> Datetime:
     if value.tzinfo is None:
         value = value.astimezone(UTC)
     return Datetime((value - _EPOCH) // _MILLISECOND)
+
+
+def network(value: IPv4Interface | IPv6Interface) -> Network:
+    """Return an address with its prefix."""
+    return Network(value.version, int(value), value.network.prefixlen)
 
 
 def _bounded(value: int) -> int:

@@ -64,7 +64,7 @@ class Engine:
             ) from reason
         self.literals = frozenset(uid for rule in self._rules for uid in scope.literals_read(rule.tree))
         self.by_id: Mapping[str, Rule] = {rule.id: rule for rule in self._rules}
-        self._readers = _readers(self.schema)
+        self._readers: dict[frozenset[str] | None, list[tuple[types.RecordType, contexts.Reader]]] = {}
         self._slices: dict[Any, Slice] = {}
         # By the identity of rules, which live as long as the engine.
         self._functions: dict[Any, generated.Fast | None] = {}
@@ -175,10 +175,24 @@ class Engine:
         fits = known is not None and principal.type in known.principals and resource.type in known.resources
         context = known.context if known is not None and fits else None
         made = Slice(rules, [self._tests[rule.key] for rule in rules], context, strict=self._strict)
-        made.read = self._readers[action] if context is not None else None
+        made.read = None if context is None else self._reader(context, rules)
         if len(self._slices) >= _MAX_SLICES:
             self._slices.clear()
         self._slices[key] = made
+        return made
+
+    def _reader(self, context: types.RecordType, rules: Sequence[Rule]) -> contexts.Reader:
+        """Return what reads contexts for these rules; shared by all slices that read the same."""
+        named = [rule.reads for rule in rules]
+        reads = None if None in named else frozenset().union(*(names for names in named if names is not None))
+        if len(self._readers) >= _MAX_SLICES:
+            self._readers.clear()
+        known = self._readers.setdefault(reads, [])
+        for wanted, reader in known:
+            if wanted is context or wanted == context:
+                return reader
+        made = contexts.reader(context, reads)
+        known.append((context, made))
         return made
 
     def applicable(
@@ -206,19 +220,6 @@ class Engine:
             else:
                 possible_permit = possible_permit or outcome.true
         return possible_permit
-
-
-def _readers(schema: Schema) -> dict[EntityUid, contexts.Reader]:
-    """Return a reader of contexts for each action; one for all actions whose contexts are of one type."""
-    made: list[tuple[types.RecordType, contexts.Reader]] = []
-    found: dict[EntityUid, contexts.Reader] = {}
-    for uid, action in schema.actions.items():
-        known = next((reader for wanted, reader in made if wanted == action.context), None)
-        if known is None:
-            known = contexts.reader(action.context)
-            made.append((action.context, known))
-        found[uid] = known
-    return found
 
 
 def _outside(principal: EntityUid, action: EntityUid, resource: EntityUid) -> Answer:

@@ -17,7 +17,7 @@ ALL = '@id("all") permit (principal, action, resource);\n'
 OWNER = EntityUid.of("User", "gone")
 
 TRAPS = {
-    "missing-attribute": "principal.department == \"risk\"",
+    "missing-attribute": 'principal.department == "risk"',
     "missing-entity": "resource.owner.risk > 50",
     "in-on-text": 'context.network.zone in ["x"]',
     "overflow": "context.risk + 9223372036854775807 > 3",
