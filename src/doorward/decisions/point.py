@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -18,7 +18,7 @@ from doorward.cedar.scope import Rule
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import InvalidRequestError, UnavailableError
-from doorward.core.feed import Bundle
+from doorward.core.feed import Bundle, Delta
 from doorward.core.identity import Caller
 from doorward.core.model import Action, Entity, EntityUid
 from doorward.core.obligation import Notify
@@ -83,6 +83,31 @@ class Standpoint:
             return self._engine.could_allow(request, self._load(request))
         except InvalidRequestError:
             return False
+
+    def touching(self, request: AccessRequest) -> tuple[str, ...]:
+        """Return the ids of the policies that may bear on a request in some context.
+
+        The request's own context is not read. Empty means for certain: no context leads to an allow.
+        """
+        if self._unknown(request) is not None:
+            return ()
+        try:
+            loaded = self._load(request)
+        except InvalidRequestError:
+            return ()
+        if not self._engine.could_allow(request, loaded):
+            return ()
+        rules = self._engine.applicable(request.principal, request.action, request.resource, loaded)
+        outcomes = ((rule.id, self._engine.outcome(rule, request, loaded)) for rule in rules)
+        return tuple(name for name, outcome in outcomes if outcome.true or outcome.error)
+
+    def supposing(self, entities: Iterable[Entity]) -> Standpoint:
+        """Return this standpoint with more entities, for one question; its versions keep their names."""
+        known = tuple(entity_to_json(entity) for entity in entities)
+        delta = Delta(version=self.snapshot.version + 1, entities=known)
+        supposed = Standpoint(self._engine, self.bundle, self.snapshot.with_delta(delta))
+        supposed.entities_version = self.entities_version
+        return supposed
 
     def inputs(self, request: AccessRequest) -> str:
         """Return the sha256 (hex) of the canonical JSON of everything the decision reads."""
