@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     "apply", "people", "assets", "devices", "keys", "tokens", "can", "questions", "decisions",
-    "admin", "state",
+    "admin", "state", "packs",
 )  # fmt: skip
 
 
