@@ -18,6 +18,7 @@ from doorward.core.model import EntityUid
 from doorward.decisions.conditions import Condition, boxes_of, condition_of
 from doorward.decisions.grid import Grid, grid_of
 from doorward.decisions.point import Standpoint
+from doorward.decisions.residual import Allowed
 from doorward.decisions.schema_actions import actions_of
 
 # More contexts than this are not tried one by one: the answer is then "only if", and says so.
@@ -123,9 +124,8 @@ def which_resources(
     context: Context,
 ) -> Iterator[EntityUid]:
     """Yield the resources of a list (see `registered`) that are allowed now."""
-    for uid in among:
-        if standpoint.decide(AccessRequest(principal, action, uid, context)).allowed:
-            yield uid
+    nobody = EntityUid(principal.type, "")  # each resource takes its place
+    yield from Allowed(AccessRequest(principal, action, nobody, context), standpoint).among(among)
 
 
 def which_actions(
