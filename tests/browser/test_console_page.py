@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import expect
 
 SHOTS = os.environ.get("DOORWARD_SHOTS")
@@ -207,3 +209,17 @@ async def test_another_origin_can_neither_frame_nor_read_it(tab: Any) -> None:
         tab.plane.url,
     )
     assert outcome == ["blocked", "blocked"]
+
+
+@pytest.mark.parametrize("late", ["vendor/htmx.js", "vendor/htmx-sse.js", "console.js"])
+async def test_the_page_comes_alive_though_one_script_is_late(tab: Any, late: str) -> None:
+    async def slowly(route: Any) -> None:
+        await asyncio.sleep(0.7)
+        await route.continue_()
+
+    await tab.page.route(f"**/static/{late}", slowly)
+    await open_by_link(tab)
+    await is_live(tab)
+    await tab.plane.decide("01R0")
+    await expect(tab.page.locator("#rows tr")).to_have_count(1)
+    assert tab.complaints == []

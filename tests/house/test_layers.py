@@ -53,7 +53,7 @@ def test_every_file_stays_readable() -> None:
 
 @pytest.mark.parametrize(("lock", "budget"), [("server", 95), ("sdk", 12)])
 def test_the_install_stays_within_its_budget(lock: str, budget: int) -> None:
-    pinned = re.findall(r"^[\w.-]+==", (ROOT / f"requirements/{lock}.txt").read_text(), re.M)
+    pinned = re.findall(r"^[\w.-]+==", (ROOT / f"requirements/{lock}.txt").read_text(), re.MULTILINE)
     assert 0 < len(pinned) <= budget
 
 

@@ -222,9 +222,9 @@ def _wait_for(url: str, seconds: float, process: subprocess.Popen[bytes], log: P
 def model_file() -> Path:
     """Return the language model's weights, or skip the test that needs them."""
     named = os.environ.get("DOORWARD_TEST_MODEL")
-    found = [Path(named)] if named else sorted((ROOT / ".cache" / "models").glob("*.gguf"))
+    found = [Path(named)] if named else sorted((ROOT / ".cache" / "models").rglob("*.gguf"))
     if not found or not found[0].is_file():
-        pytest.skip("no language model: set DOORWARD_TEST_MODEL to a .gguf file or put one in .cache/models")
+        pytest.skip("no language model: set DOORWARD_TEST_MODEL to a .gguf file or run `make test`")
     return found[0]
 
 

@@ -187,6 +187,7 @@ class SlowLLM:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._models)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=2048)
@@ -195,6 +196,9 @@ class SlowLLM:
         self._started.set()
         await self._stop.wait()
         await runner.cleanup()
+
+    async def _models(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response({"object": "list", "data": [{"id": "m", "object": "model"}]})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

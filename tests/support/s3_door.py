@@ -13,13 +13,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
 import msgspec
 from botocore.config import Config
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from doorward.cedar.admission import PolicySource, admit
 from doorward.core.clock import SystemClock
@@ -50,8 +55,22 @@ def rclone(root: Path, log: Path) -> Iterator[str]:
     """Serve a directory as S3, signed requests only; its sub-directories are the buckets."""
     port = free_port()
     program = Path(sys.executable).parent / "rclone"
-    command = [str(program), "serve", "s3", str(root), "--addr", f"127.0.0.1:{port}", "--config", "/dev/null",
-               "--auth-key", f"{UPSTREAM_ID},{UPSTREAM_SECRET}", "--vfs-cache-mode", "off", "--dir-cache-time", "0s"]  # fmt: skip
+    command = [
+        str(program),
+        "serve",
+        "s3",
+        str(root),
+        "--addr",
+        f"127.0.0.1:{port}",
+        "--config",
+        "/dev/null",
+        "--auth-key",
+        f"{UPSTREAM_ID},{UPSTREAM_SECRET}",
+        "--vfs-cache-mode",
+        "off",
+        "--dir-cache-time",
+        "0s",
+    ]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
@@ -62,11 +81,28 @@ def rclone(root: Path, log: Path) -> Iterator[str]:
         process.wait(10)
 
 
+def server_context(folder: Path) -> ssl.SSLContext:
+    """Return a TLS context with a certificate made for now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")]), datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now - timedelta(days=1))
+    certificate = builder.not_valid_after(now + timedelta(days=1)).sign(key, hashes.SHA256())
+    file = folder / "server.pem"
+    file.write_bytes(
+        certificate.public_bytes(Encoding.PEM)
+        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
 def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 20
     while True:
         try:
-            urllib.request.urlopen(url, timeout=1).close()
+            urllib.request.urlopen(url, timeout=1).close()  # noqa: S310 -- our own rclone
         except urllib.error.HTTPError:
             return
         except OSError:
@@ -120,17 +156,27 @@ class S3Door:
         users = [e["uid"]["id"] for e in known.entities if e["uid"]["type"] == "Doorward::User"]
         keys = tuple(
             KeyRecord(
-                id=f"k-{name}", hash=f"hash-{name}", subject=EntityUid.of("User", name), created=datetime.now(UTC),
-                access_key_id=f"DW{name.upper()}", s3_secret=f"secret-of-{name}",
+                id=f"k-{name}",
+                hash=f"hash-{name}",
+                subject=EntityUid.of("User", name),
+                created=datetime.now(UTC),
+                access_key_id=f"DW{name.upper()}",
+                s3_secret=f"secret-of-{name}",
             )
             for name in users
-        )  # fmt: skip
+        )
         self.snapshot = Snapshot.of(msgspec.structs.replace(known, keys=keys) if keys else Known(version=0))
         self.settings = UpstreamSettings(
-            name="store", kind="s3", url=self.upstream, weights_prefixes=self.weights,
-            credential=S3CredentialHolder(s3=S3Credential.model_construct(
-                access_key_id=UPSTREAM_ID, secret_access_key=UPSTREAM_SECRET, region="us-east-1")),
-        )  # fmt: skip
+            name="store",
+            kind="s3",
+            url=self.upstream,
+            weights_prefixes=self.weights,
+            credential=S3CredentialHolder(
+                s3=S3Credential.model_construct(
+                    access_key_id=UPSTREAM_ID, secret_access_key=UPSTREAM_SECRET, region="us-east-1"
+                )
+            ),
+        )
         self.point = DecisionPoint()
         sources = [PolicySource("test.cedar", self.policies, guardrail=False)]
         self.point.publish(admit(sources, packaged_schema()))
@@ -144,9 +190,14 @@ class S3Door:
         settings = {"s3": {"addressing_style": "path"}, "signature_version": "s3v4", **options}
         settings.setdefault("retries", {"total_max_attempts": 1})
         return boto3.client(
-            "s3", endpoint_url=self.url, region_name="eu-west-1", aws_access_key_id=f"DW{user.upper()}",
-            aws_secret_access_key=f"secret-of-{user}", config=Config(**settings), verify=False,
-        )  # fmt: skip
+            "s3",
+            endpoint_url=self.url,
+            region_name="eu-west-1",
+            aws_access_key_id=f"DW{user.upper()}",
+            aws_secret_access_key=f"secret-of-{user}",
+            config=Config(**settings),
+            verify=False,
+        )
 
     async def run(self, started: threading.Event, ended: asyncio.Event) -> None:
         clock = SystemClock()
@@ -157,10 +208,15 @@ class S3Door:
             authenticator=Authenticator(lambda: self.snapshot, (), dict, clock, "http://door"),
             point=self.point,
             adapters={"store": S3Adapter(self.settings, registry=lambda: self.snapshot, clock=clock)},
-            upstreams={"store": client}, audit=self.log, limits=MemoryLimits(clock),
-            open_answers=OpenAnswers(lambda: self.point.changed), clock=clock, ids=ids, settings=settings,
+            upstreams={"store": client},
+            audit=self.log,
+            limits=MemoryLimits(clock),
+            open_answers=OpenAnswers(lambda: self.point.changed),
+            clock=clock,
+            ids=ids,
+            settings=settings,
             staleness=lambda: 0.0,
-        )  # fmt: skip
+        )
         edge = Edge(flow, settings=settings, ids=ids, opaque={"store": 2}, tls=self.tls)
         await edge.start()
         self.port = edge.port

@@ -58,23 +58,44 @@ class Registry:
 
 
 def bare(  # noqa: PLR0913 -- the parts of a request
-    method: str = "GET", target: str = "/store/training/a.csv", *, headers: dict[str, str] | list[tuple[str, str]] = {},
-    body: tuple[bytes, ...] = (), tls: bool = False, ip: str = "127.0.0.1",
-) -> Request:  # fmt: skip
+    method: str = "GET",
+    target: str = "/store/training/a.csv",
+    *,
+    headers: dict[str, str] | list[tuple[str, str]] | None = None,
+    body: tuple[bytes, ...] = (),
+    tls: bool = False,
+    ip: str = "127.0.0.1",
+) -> Request:
     raw_path, _, raw_query = target.partition("?")
-    pairs = headers.items() if isinstance(headers, dict) else headers
+    pairs = headers.items() if isinstance(headers, dict) else headers or []
     return Request(
-        id="01REQUEST", method=method, path=unquote(raw_path), raw_path=raw_path, query=read_query(raw_query),
-        raw_query=raw_query, headers=tuple((k.lower(), v) for k, v in pairs), peer=Peer(ip=ip, tls=tls),
-        body=Given(*body), host=HOST,
-    )  # fmt: skip
+        id="01REQUEST",
+        method=method,
+        path=unquote(raw_path),
+        raw_path=raw_path,
+        query=read_query(raw_query),
+        raw_query=raw_query,
+        headers=tuple((k.lower(), v) for k, v in pairs),
+        peer=Peer(ip=ip, tls=tls),
+        body=Given(*body),
+        host=HOST,
+    )
 
 
 def signed(  # noqa: PLR0913 -- the parts of a request
-    method: str = "GET", target: str = "/store/training/a.csv", *, params: dict[str, str] | None = None,
-    headers: dict[str, str] | None = None, body: bytes = b"", at: datetime = NOW, secret: str = SECRET,
-    key_id: str = KEY_ID, presign: int | None = None, tls: bool = False, region: str = "eu-west-1",
-) -> Request:  # fmt: skip
+    method: str = "GET",
+    target: str = "/store/training/a.csv",
+    *,
+    params: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
+    body: bytes = b"",
+    at: datetime = NOW,
+    secret: str = SECRET,
+    key_id: str = KEY_ID,
+    presign: int | None = None,
+    tls: bool = False,
+    region: str = "eu-west-1",
+) -> Request:
     """Return a request as botocore signs and sends it."""
     scheme = "https" if tls else "http"
     wanted = AWSRequest(

@@ -64,7 +64,7 @@ async def test_the_plan_is_shown_then_applied_and_the_second_time_nothing_is_lef
     assert '+ Dataset::"store/training"' in applied.output
     assert "Applied. The directory is at version 1." in applied.output
     again = await run(plane, "apply", "-f", str(org), "--json")
-    assert json.loads(again.output) == {"plan": [], "applied": False, "version": 1}
+    assert json.loads(again.output) == {"plan": [], "applied": False, "version": 1, "warnings": []}
 
     org.write_text("users: { dana: { clearance: 1 } }")
     pruned = await run(plane, "apply", "-f", str(org), "--prune", "--json")

@@ -64,7 +64,7 @@ class Gateway:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 -- any condition, not an event of ours
+        while not condition():
             await asyncio.sleep(0.002)
 
 

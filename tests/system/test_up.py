@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -312,3 +313,30 @@ def test_readyz_of_the_gateway_shows_the_versions_it_decides_on(installation: In
     assert report["ready"] is True
     assert str(report["bundle"]).startswith("sha256:")
     assert str(report["entities"]).startswith("v")
+
+
+def test_after_a_clean_stop_a_cut_tail_or_a_missing_log_is_found(
+    installation: Installation, llm: SlowLLM
+) -> None:
+    llm.answer_now()
+    key = installation.key("ada")["key"]
+
+    async def few() -> None:
+        async with aiohttp.ClientSession() as session:
+            for _ in range(3):
+                await ask(session, installation, key, "m")
+
+    asyncio.run(few())
+    installation.stop()
+    assert "not checked" not in installation.cli("audit", "verify")
+    log = installation.data / "audit/gateway"
+    segment = max(log.glob("*.jsonl"))
+    whole = segment.read_bytes()
+    segment.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    assert "cut" in installation.cli("audit", "verify", code=7)
+    segment.write_bytes(whole.replace(b'"decision":"allow"', b'"decision":"deny" ', 1))
+    named = json.loads(whole.splitlines()[-1])
+    assert "changed" in installation.cli("audit", "verify", code=7)
+    assert named["seq"] > 1
+    shutil.rmtree(log)
+    assert "gone" in installation.cli("audit", "verify", code=7)

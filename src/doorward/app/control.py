@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import structlog
+from cryptography.hazmat.primitives import serialization
 
 from doorward import telemetry
 from doorward.app import certificates
@@ -55,11 +56,7 @@ async def run_control(settings: Settings, *, lifeline: int | None = None) -> Non
             async with _running(
                 set_when_asked(stop, lifeline),
                 services.workspace.watch(_publisher(services, feed), _reporter(feed)),
-                Checkpointer(
-                    settings.data / "audit",
-                    sign=services.custodian.ed25519(KeyUse.CHECKPOINT).sign,
-                    clock=services.clock,
-                ).keep(),
+                _checkpointer(services.custodian, settings).keep(),
                 certificates.keep_issued(settings, services.device_authority, services.clock),
             ):
                 await serve(
@@ -117,8 +114,18 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServe
                 workspace=workspace,
             )
             yield services, _feed(services), bundle
+        # The clean end of our own log is promised, too.
+        await asyncio.to_thread(_checkpointer(custodian, settings).sign_now)
     finally:
         store.close()
+
+
+def _checkpointer(custodian: Custodian, settings: Settings) -> Checkpointer:
+    key = custodian.ed25519(KeyUse.CHECKPOINT)
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return Checkpointer(settings.data / "audit", sign=key.sign, clock=SystemClock(), public_key=public)
 
 
 def _feed(services: Services) -> FeedServer:

@@ -56,7 +56,7 @@ class World:
 
     def issuer_jwks(self) -> Mapping[str, Any]:
         """Return the local issuer's public keys."""
-        return self.snapshot.known.issuer_jwks
+        return self.snapshot.issuer_jwks
 
     def on_known(self, known: Known) -> None:
         """Take the whole state."""

@@ -73,7 +73,9 @@ async def supervise(
     except asyncio.CancelledError:
         pass
     finally:
-        await asyncio.gather(*(_stop(child) for child in reversed(children)))
+        # The gateway first: the control role then signs the clean end of its log.
+        for child in reversed(children):
+            await _stop(child)
     return 0
 
 

@@ -22,6 +22,7 @@ from doorward.core.errors import AuditBrokenError
 
 HEAD_NAME = "head.json"
 CHECKPOINT_NAME = "checkpoint.json"
+PUBLIC_KEY_NAME = "checkpoint.pub"
 Sign = Callable[[bytes], bytes]
 S = TypeVar("S", bound=msgspec.Struct)
 _log = structlog.get_logger()
@@ -83,8 +84,20 @@ def _read(path: Path, kind: type[S]) -> S | None:
 class Checkpointer:
     """Sign all writers' heads; never sign less than was signed before."""
 
-    def __init__(self, directory: Path, *, sign: Sign, clock: Clock, disk: Disk | None = None) -> None:
-        """Work on the log's directory (above its writers); `sign` is Ed25519 by the custodian's key."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        sign: Sign,
+        clock: Clock,
+        public_key: bytes = b"",
+        disk: Disk | None = None,
+    ) -> None:
+        """Work on the log's directory (above its writers); `sign` is Ed25519 by the custodian's key.
+
+        `public_key` (PEM) is laid beside the log, for convenience: an outsider keeps a copy of her own.
+        """
+        self._public_key = public_key
         self._directory = directory
         self._sign = sign
         self._clock = clock
@@ -102,6 +115,7 @@ class Checkpointer:
             return None
         if before is not None:
             _require_growth(before, {head.writer: head for head in heads})
+        self._publish_key()
         draft = Checkpoint(heads, rfc3339(self._clock.now()))
         signed = Checkpoint(draft.heads, draft.time, self._sign(draft.signed_bytes()).hex())
         self._disk.replace(self._directory / CHECKPOINT_NAME, msgspec.json.encode(signed) + b"\n")
@@ -115,6 +129,11 @@ class Checkpointer:
                 await asyncio.sleep(interval)
         finally:
             self._try()
+
+    def _publish_key(self) -> None:
+        place = self._directory / PUBLIC_KEY_NAME
+        if self._public_key and not place.exists():
+            self._disk.replace(place, self._public_key)
 
     def _try(self) -> None:
         try:

@@ -176,7 +176,8 @@ class _Chain:
             record = canonical.opened(line)
             digest = canonical.hash_of(record)
         except canonical.NotCanonicalError as reason:
-            yield self._break("changed", self.seq + 1, line=line, detail=str(reason))
+            claimed = line if _ID.search(line) else line + _rest_of(lines[following : following + 1])
+            yield self._break("changed", self.seq + 1, line=claimed, detail=str(reason))
             return
         if digest != record["hash"]:
             yield self._break("changed", self.seq + 1, record, detail="its content does not match its hash")
@@ -249,6 +250,20 @@ class _Chain:
             segment=self._place,
             detail=detail,
         )
+
+
+def _rest_of(following: list[bytes]) -> bytes:
+    """Return the next line if it is the other half of a record that a false newline broke in two."""
+    return b"".join(line for line in following if not _whole(line))
+
+
+def _whole(line: bytes) -> bool:
+    """Return whether a line is a record of its own."""
+    try:
+        canonical.opened(line)
+    except canonical.NotCanonicalError:
+        return False
+    return True
 
 
 def _peek(line: bytes) -> dict[str, Any]:

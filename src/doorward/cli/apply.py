@@ -47,6 +47,8 @@ def apply(  # noqa: PLR0913 -- the command's options
     planned = call(data, "POST", "/api/v1/apply", {**body, "plan": True})
     if not as_json:
         _show(planned["plan"])
+        for warning in planned["warnings"]:
+            say(f"! {warning}")
     answer = planned
     if planned["plan"] and not plan:
         answer = call(data, "POST", "/api/v1/apply", {**body, "plan": False})

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from doorward.audit.verify import Break, Report
 
 AUDIT_DIRECTORY = "audit"
-PUBLIC_KEY = "checkpoint.pub"
 _COLUMNS = ("time", "", "who", "action", "what", "why", "request")
 _POLL = 0.2
 
@@ -117,11 +116,12 @@ def verify(
     as_json: JsonFlag = False,
 ) -> None:
     """Prove that no record was changed, removed, reordered or cut; name the first one that was (exit 7)."""
+    from doorward.audit.head import PUBLIC_KEY_NAME
     from doorward.audit.signature import checker
     from doorward.audit.verify import verify as run
 
     directory = data / AUDIT_DIRECTORY
-    place = key or directory / PUBLIC_KEY
+    place = key or directory / PUBLIC_KEY_NAME
     pem = place.read_bytes() if key is not None or place.exists() else None
     report = run(directory, check_signature=checker(pem) if pem is not None else None)
     _report(report, as_json=as_json, signed=pem is not None)

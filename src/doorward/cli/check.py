@@ -11,6 +11,7 @@ from doorward.cli.output import Exit, JsonFlag, emit_json, guarded, say
 
 if TYPE_CHECKING:
     from doorward.core.errors import InvalidPolicyError
+    from doorward.core.feed import Bundle
 
 
 def register(app: typer.Typer) -> None:
@@ -34,20 +35,45 @@ def check(
             raise
         emit_json({"ok": False, "problems": _problems(error)})
         raise typer.Exit(Exit.INVALID) from error
+    notes = _notes(bundle)
     if json:
         emit_json(
             {
                 "ok": True,
                 "problems": [],
+                "notes": notes,
                 "policies": len(bundle.policies),
                 "guardrails": len(bundle.guardrails),
                 "bundle": bundle.digest,
             }
         )
         return
+    for note in notes:
+        say(f"note: {note['place']}: {note['message']}")
     say(
         f"{len(bundle.policies)} policies and {len(bundle.guardrails)} guardrails are good ({bundle.digest})."
     )
+
+
+def _notes(bundle: Bundle) -> list[dict[str, str]]:
+    """Say which obligations of permits no upstream kind keeps: what they permit is refused."""
+    from doorward.cedar.annotations import obligations
+    from doorward.core.obligation import Mask
+    from doorward.gateway.obligations import KEPT_BY_FLOW
+
+    kept = KEPT_BY_FLOW | {Mask}
+    return [
+        {
+            "policy": policy.id,
+            "place": policy.place,
+            "message": f"policy `{policy.id}` asks for @{type(demanded).__struct_config__.tag}, which no"
+            " upstream keeps yet: whatever only it permits is refused",
+        }
+        for policy in bundle.policies
+        if policy.effect == "permit"
+        for demanded in obligations(policy.annotations, policy.id)
+        if type(demanded) not in kept
+    ]
 
 
 def _problems(error: InvalidPolicyError) -> list[Any]:

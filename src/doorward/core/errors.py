@@ -59,7 +59,7 @@ class UnauthenticatedError(DoorwardError):
 
     code = "unauthenticated"
 
-    def __init__(  # noqa: PLR0913 -- the base's fields and two of its own
+    def __init__(
         self,
         message: str,
         *,

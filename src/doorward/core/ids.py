@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RANDOM_BITS = 80
-_LENGTH = 26
+# Two characters at a time: 13 look-ups write an id.
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
+_SHIFTS = range(120, -1, -10)
 
 
 class IdSource:
@@ -25,10 +27,14 @@ class IdSource:
         self._last = 0
 
     def new(self) -> str:
-        """Return the next id: 48 bits of milliseconds, 80 random bits, Crockford base 32."""
-        value = int(self._clock.now().timestamp() * 1000) << _RANDOM_BITS
-        value |= self._random_bits(_RANDOM_BITS)
-        if value <= self._last:
-            value = self._last + 1
-        self._last = value
-        return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+        """Return the next id: 48 bits of milliseconds, 80 random bits, Crockford base 32.
+
+        Within one millisecond (or with a clock that went back) it is the last one plus one.
+        """
+        now = int(self._clock.now().timestamp() * 1000)
+        if now > self._last >> _RANDOM_BITS:
+            self._last = now << _RANDOM_BITS | self._random_bits(_RANDOM_BITS)
+        else:
+            self._last += 1
+        value = self._last
+        return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])

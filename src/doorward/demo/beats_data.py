@@ -110,6 +110,8 @@ def _request_id(answer: Any) -> str | None:
 
 
 def _why(story: Any) -> str:
-    reasons = ", ".join(story["determining"]) or story["code"]
+    reasons = ", ".join(story["determining"]) or "no policy permits it"
+    if story["code"] not in {"allowed", "denied"}:
+        reasons = story["code"]
     what = f"{story['principal']} {story['action']} {story['resource']}"
     return f"on record: {what}: {story['decision']} ({reasons})"

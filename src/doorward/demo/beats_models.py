@@ -11,6 +11,7 @@ from doorward.demo.upstreams import MODEL_NAME, REGISTERED
 
 _STREAM_DEADLINE = 1.0
 _BEFORE_REVOKING = 6
+_PROMPT = "In one sentence: what is a model registry?"
 
 
 def only_release_manager_deploys(stage: Stage) -> list[str]:
@@ -39,9 +40,10 @@ def chats_but_does_not_modify(stage: Stage) -> list[str]:
     """Chat as a business user, streamed: allowed; change a registered model: denied."""
     client = clients.llm(stage, stage.people["bea"])
     pieces: list[str] = []
-    with client, _chat(client, "In one sentence: what is a model registry?", 48) as stream:
+    with client, _chat(client, _PROMPT, 48) as stream:
         request_id = stream.response.headers.get("doorward-request-id")
         pieces = [text for event in stream if (text := _text(event))]
+    stage.seen.update(prompt=_PROMPT, answer="".join(pieces))
     require(len(pieces) >= _BEFORE_REVOKING, f"{len(pieces)} pieces of text arrived")
     story = stage.decided(request_id)
     require(story["decision"] == "allow", f"the record says {story['decision']}")
@@ -107,6 +109,8 @@ def _refused(attempt: Any, otherwise: str) -> str:
 
 
 def _why(story: Any) -> str:
-    reasons = ", ".join(story["determining"]) or story["code"]
+    reasons = ", ".join(story["determining"]) or "no policy permits it"
+    if story["code"] not in {"allowed", "denied"}:
+        reasons = story["code"]
     what = f"{story['principal']} {story['action']} {story['resource']}"
     return f"on record: {what}: {story['decision']} ({reasons})"

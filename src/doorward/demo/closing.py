@@ -35,7 +35,23 @@ def words(stage: Stage, show: Show) -> list[str]:
     show.title("Protect your own")
     show.line("doorward protect openai http://127.0.0.1:8000    (or mlflow, s3: writes config and policies)")
     show.line("doorward doctor                                  (finds what still stands open)")
-    return []
+    return [_nothing_leaked(stage)]
+
+
+def _nothing_leaked(stage: Stage) -> str:
+    """Look for every key, prompt and answer in all that was written; return how much was searched."""
+    canaries = {stage.seen["prompt"], stage.seen["answer"], *stage.secrets()}
+    files = [
+        file
+        for folder in (stage.house.data / "audit", stage.house.logs)
+        for file in folder.rglob("*")
+        if file.is_file()
+    ]
+    for file in files:
+        content = file.read_bytes()
+        for canary in canaries:
+            require(str(canary).encode() not in content, f"{file} holds a key, a prompt or an answer")
+    return f"no key, prompt or answer is in the log or any output ({len(files)} files searched)"
 
 
 def _row(record: Mapping[str, Any]) -> tuple[str, ...]:

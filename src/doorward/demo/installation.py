@@ -101,7 +101,7 @@ class Key:
 class Installation:
     """Doorward in a directory of its own."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, keys: Secrets) -> None:
         """Choose ports (the usual ones if they are free) and places; nothing runs yet."""
         self.home = work / "doorward"
         self.home.mkdir(mode=0o700)
@@ -111,7 +111,8 @@ class Installation:
         self.ca = self.home / "ca.pem"
         self.gateway_port = free_port(GATEWAY_PORT)
         self.control_port = free_port(CONTROL_PORT)
-        self._logs = work / "logs"
+        self.logs = work / "logs"
+        self.keys = keys
         self._server: Server | None = None
 
     @property
@@ -124,7 +125,7 @@ class Installation:
         """Return the console's address."""
         return f"http://127.0.0.1:{self.control_port}"
 
-    def write(self, *, llm: LanguageModel, registry: Registry, store: Store, keys: Secrets) -> None:
+    def write(self, *, llm: LanguageModel, registry: Registry, store: Store) -> None:
         """Write configuration, starter policies and org.yaml."""
         text = _CONFIG.format(
             gateway=self.gateway_port,
@@ -132,7 +133,7 @@ class Installation:
             llm=llm.url,
             registry=registry.socket,
             store=store.url,
-            store_id=keys.store_id,
+            store_id=self.keys.store_id,
         )
         self.config.write_text(text, encoding="utf-8")
         self.org.write_text(ORG, encoding="utf-8")
@@ -141,7 +142,7 @@ class Installation:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(policy, encoding="utf-8")
 
-    def start(self, keys: Secrets) -> None:
+    def start(self) -> None:
         """Run `doorward up`; returns at once."""
         self._server = Server(
             "doorward",
@@ -155,8 +156,8 @@ class Installation:
                 "--data",
                 str(self.data),
             ],
-            log=self._logs / "doorward.log",
-            environment={"DEMO_LLM_KEY": keys.llm_key, "DEMO_STORE_SECRET": keys.store_secret},
+            log=self.logs / "doorward.log",
+            environment={"DEMO_LLM_KEY": self.keys.llm_key, "DEMO_STORE_SECRET": self.keys.store_secret},
             directory=self.home,
             grace=_GRACE,
         )

@@ -74,7 +74,7 @@ class _Story:
         self._llm = LanguageModel(work=work, model=model, keys=self._keys)
         self._registry = Registry(work=work)
         self._store = Store(work=work, keys=self._keys)
-        self._house = Installation(work)
+        self._house = Installation(work, self._keys)
         self._stage = Stage(self._house)
         self._beats: list[Beat] = []
         for part in (self._llm, self._registry, self._store, self._house):
@@ -95,21 +95,22 @@ class _Story:
             self._registry.start()
             self._llm.start(closed=False)
             self._store.start(closed=False)
-            self._house.write(llm=self._llm, registry=self._registry, store=self._store, keys=self._keys)
-            self._house.start(self._keys)
+            self._house.write(llm=self._llm, registry=self._registry, store=self._store)
+            self._house.start()
             self._store.wait()
             self._llm.wait()
         # The clients' own libraries take seconds to load: meanwhile the registry starts.
         threading.Thread(target=_load_clients, daemon=True).start()
-        with self._show.doing("waiting for MLflow (it takes about half a minute)"):
-            self._registry.wait()
-            self._registry.seed()
 
     def _open_and_close(self) -> None:
         """Show that each system answers anyone, close it, and show that it no longer does."""
-        systems = (self._llm, self._registry, self._store)
+        systems = (self._llm, self._store, self._registry)
         self._show.title("As they come: open to anyone")
         for system in systems:
+            if system is self._registry:
+                with self._show.doing("waiting for MLflow (it takes about half a minute)"):
+                    self._registry.wait()
+                    self._registry.seed()
             probe = system.probe()
             self._show.line(f"open    {system.title}: {probe.said}")
             require(probe.open, f"the {system.title} was expected to be open")
@@ -177,7 +178,7 @@ class _Story:
     def _play(self, title: str, scene: Callable[[], list[str]]) -> None:
         number = len(self._beats) + 1
         try:
-            with self._show.doing(f"{number}  {title}"):
+            with self._show.doing(f"{number}  {title}", plainly=False):
                 lines = scene()
             held = True
         except NotHeldError as reason:

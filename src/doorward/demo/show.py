@@ -35,10 +35,11 @@ class Show:
         self.line(text, style="bold")
 
     @contextmanager
-    def doing(self, text: str) -> Iterator[None]:
-        """Show that something is under way."""
+    def doing(self, text: str, *, plainly: bool = True) -> Iterator[None]:
+        """Show that something is under way; off a terminal as a line of its own, if `plainly`."""
         if not self._live:
-            self.line(f"..    {text}")
+            if plainly:
+                self.line(f"..    {text}")
             yield
             return
         with self._console.status(_safe(text)):

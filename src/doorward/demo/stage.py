@@ -83,6 +83,15 @@ class Stage:
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return file
 
+    def secrets(self) -> list[str]:
+        """Return everything that must stand nowhere: every key, and the upstreams' own credentials."""
+        keys = [person.key for person in self.people.values()]
+        own = self.house.keys
+        return [
+            own.llm_key, own.store_secret,
+            *(key.text for key in keys), *(key.secret_access_key for key in keys),
+        ]  # fmt: skip
+
     @property
     def reader(self) -> AuditReader:
         """Return the log as it is now."""

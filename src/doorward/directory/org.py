@@ -54,6 +54,8 @@ class Reference(msgspec.Struct, frozen=True):
     uid: EntityUid
     place: str
     what: str
+    # An asset may name an owner who is declared later: nobody gets in by it, and the plan says so.
+    later: bool = False
 
 
 class Org(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,15 +97,31 @@ def offline_snapshot(org: Org) -> Snapshot:
     )
 
 
-def require_known(org: Org, known: Container[EntityUid]) -> None:
-    """Raise InvalidConfigError for the first name the file uses that nobody declares."""
+def require_known(
+    org: Org, known: Container[EntityUid], *, going: frozenset[EntityUid] = frozenset()
+) -> None:
+    """Raise InvalidConfigError for the first name the file uses that nobody declares and must.
+
+    A name that may be declared later must not be one that is `going` right now.
+    """
     for reference in org.references:
-        if reference.uid not in known:
+        if reference.uid not in known and (not reference.later or reference.uid in going):
             peers = [e.uid.id for e in org.entities if e.uid.type == reference.uid.type]
             raise InvalidConfigError(
                 f"{reference.place}: {reference.what} is {reference.uid}, which is not known",
                 hint=nearest(reference.uid.id, peers) or "Declare it first.",
             )
+
+
+def undeclared(org: Org, known: Container[EntityUid]) -> tuple[str, ...]:
+    """Return a sentence for each name that may be declared later and is not yet."""
+    peers = [entity.uid.id for entity in org.entities if entity.uid.kind == "User"]
+    return tuple(
+        f"{reference.place}: {reference.what} is {reference.uid}, who is not declared yet."
+        f" {nearest(reference.uid.id, peers)}".rstrip()
+        for reference in org.references
+        if reference.later and reference.uid not in known
+    )
 
 
 def require_no_circle(org: Org, parents: Mapping[EntityUid, frozenset[EntityUid]]) -> None:
@@ -227,7 +245,8 @@ class _OrgReader(Reader):
         for key, key_node, value in self.pairs(node, str(uid)):
             what = f"`{key}` of {uid}"
             if key in attributes:
-                stated.attrs[key] = self._value(value, what, attributes[key])
+                later = uid.kind in ASSETS and key == "owner"
+                stated.attrs[key] = self._value(value, what, attributes[key], later=later)
             elif key in _KEYS[uid.kind]:
                 self._extra(uid, key, value, stated)
             else:
@@ -256,7 +275,7 @@ class _OrgReader(Reader):
             case _:
                 stated.parents |= self._members(node, what, _MEMBERSHIPS[key])
 
-    def _value(self, node: yaml.Node, what: str, attribute: Attribute) -> Value:
+    def _value(self, node: yaml.Node, what: str, attribute: Attribute, *, later: bool) -> Value:
         match attribute.kind:
             case Kind.BOOL:
                 return self.boolean(node, what)
@@ -269,15 +288,15 @@ class _OrgReader(Reader):
             case Kind.DATETIME:
                 return self.moment(node, what)
             case Kind.ENTITY:
-                return self._entity(node, what, attribute.entity)
+                return self._entity(node, what, attribute.entity, later=later)
 
-    def _entity(self, node: yaml.Node, what: str, kind: str) -> EntityUid:
+    def _entity(self, node: yaml.Node, what: str, kind: str, *, later: bool) -> EntityUid:
         uid = self._named(node, self.name(node, what), kind)
         if kind == "Environment":
             if uid.id not in ENVIRONMENTS:
                 self.fail(node, f"{what} is `{uid.id}`, no environment", nearest(uid.id, ENVIRONMENTS))
         else:
-            self._references.append(Reference(uid, self.place(node), what))
+            self._references.append(Reference(uid, self.place(node), what, later))
         return uid
 
     def _strings(self, node: yaml.Node, what: str) -> frozenset[Value]:

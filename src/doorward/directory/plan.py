@@ -13,7 +13,7 @@ from doorward.core.feed import Delta
 from doorward.core.identity import DeviceCertificate, IdentityLink
 from doorward.core.model import Entity, EntityUid
 from doorward.core.values import entity_to_json, uid_to_json
-from doorward.directory.org import Org, require_known, require_no_circle
+from doorward.directory.org import Org, require_known, require_no_circle, undeclared
 from doorward.directory.snapshot import Snapshot
 from doorward.directory.views import plain
 from doorward.directory.vocabulary import ASSETS, PRINCIPALS
@@ -44,11 +44,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What would be (or was) done; no items means the directory already says what the file says.
 
     `delta` leads from `delta.version - 1` to `delta.version`; `declared` is what files state after it.
+    `warnings` name what the file refers to and nobody declares yet.
     """
 
     items: tuple[Item, ...]
     delta: Delta
     declared: Declared
+    warnings: tuple[str, ...] = ()
 
     @property
     def version(self) -> int:
@@ -75,7 +77,7 @@ def make(org: Org, held: Held, *, prune: bool) -> Plan:
     wanted |= {entity.uid: entity for entity in org.entities}
     removed = _removed(org, stated) if prune else frozenset()
     after = {uid: entity for uid, entity in stated.items() if uid not in removed} | wanted
-    require_known(org, after)
+    require_known(org, after, going=removed)
     require_no_circle(org, {uid: entity.parents for uid, entity in after.items()})
     changed = [entity for uid, entity in wanted.items() if stated.get(uid) != entity]
     items = [_item(stated.get(entity.uid), entity) for entity in changed]
@@ -100,7 +102,12 @@ def make(org: Org, held: Held, *, prune: bool) -> Plan:
     )
     items += _other_items(held.snapshot, delta)
     items.sort(key=lambda item: (item.kind, item.name, item.op))
-    return Plan(items=tuple(items), delta=delta, declared=_declared(held, delta))
+    return Plan(
+        items=tuple(items),
+        delta=delta,
+        declared=_declared(held, delta),
+        warnings=undeclared(org, after),
+    )
 
 
 def _removed(org: Org, stated: Iterable[EntityUid]) -> frozenset[EntityUid]:

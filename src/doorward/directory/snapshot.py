@@ -19,6 +19,7 @@ from doorward.core.values import entity_from_json, entity_to_json, uid_from_json
 from doorward.directory import effective
 from doorward.directory.key_table import KeyTable
 from doorward.directory.names import lineage
+from doorward.directory.shards import Shards
 from doorward.directory.vocabulary import CONTROLS, ENVIRONMENTS
 from doorward.directory.zones import ZoneMap
 
@@ -56,10 +57,10 @@ class Snapshot:
         self,
         *,
         version: int,
-        entities: dict[EntityUid, Entity],
+        entities: Shards[EntityUid, Entity],
         keys: KeyTable,
-        identities: dict[tuple[str, str], EntityUid],
-        certificates: dict[str, DeviceCertificate],
+        identities: Shards[tuple[str, str], EntityUid],
+        certificates: Shards[str, DeviceCertificate],
         zones: ZoneMap,
         revoked: frozenset[str],
         jwks: dict[str, Any],
@@ -79,10 +80,10 @@ class Snapshot:
         """Build a snapshot from what the control process sends first."""
         return cls(
             version=known.version,
-            entities={e.uid: e for e in map(entity_from_json, known.entities)},
+            entities=Shards.of({e.uid: e for e in map(entity_from_json, known.entities)}),
             keys=KeyTable.of(known.keys),
-            identities={(link.issuer, link.subject): link.principal for link in known.identities},
-            certificates={c.fingerprint: c for c in known.certificates},
+            identities=Shards.of({(link.issuer, link.subject): link.principal for link in known.identities}),
+            certificates=Shards.of({c.fingerprint: c for c in known.certificates}),
             zones=ZoneMap(known.zones),
             revoked=frozenset(known.revoked_tokens),
             jwks=known.issuer_jwks,
@@ -102,12 +103,12 @@ class Snapshot:
         certificates = {c.fingerprint: c for c in delta.certificates}
         return Snapshot(
             version=delta.version,
-            entities=_merged(self._entities, entities, removed),
+            entities=self._entities.changed(entities, removed),
             keys=self._keys.changed(delta.keys, delta.keys_removed),
-            identities=_merged(self._identities, links, delta.identities_removed),
-            certificates=_merged(self._certificates, certificates, delta.certificates_removed),
+            identities=self._identities.changed(links, delta.identities_removed),
+            certificates=self._certificates.changed(certificates, delta.certificates_removed),
             zones=self._zones if delta.zones is None else ZoneMap(delta.zones),
-            revoked=self._revoked.union(delta.tokens_revoked),
+            revoked=self._revoked.union(delta.tokens_revoked) if delta.tokens_revoked else self._revoked,
             jwks=self._jwks,
             lowered=self._lowered if delta.lowered is None else frozenset(delta.lowered),
         )
@@ -318,17 +319,6 @@ class Snapshot:
             return None
         attrs: Mapping[str, Value] = {"subject": key.subject} if key.subject.kind == "User" else {}
         return Entity(uid, attrs, frozenset({EntityUid.of("Control", "keys")}))
-
-
-def _merged(table: dict[K, V], changed: Mapping[K, V], removed: Iterable[K]) -> dict[K, V]:
-    gone = tuple(removed)
-    if not changed and not gone:
-        return table
-    merged = dict(table)
-    for key in gone:
-        merged.pop(key, None)
-    merged.update(changed)
-    return merged
 
 
 def _named_in(values: Iterable[Value]) -> Iterator[EntityUid]:

@@ -15,6 +15,8 @@ from doorward.gateway.ports import KnownWorld
 
 PURPOSE_HEADER = "doorward-purpose"
 _WORST_RISK = 100
+# A sign-in nobody can date is older than any policy accepts; seconds.
+_UNKNOWN_AGE = 2**31 - 1
 
 
 def purpose_of(caller: Caller, claimed: str | None, world: KnownWorld) -> str | None:
@@ -97,7 +99,7 @@ def _session(caller: Caller, now: datetime) -> SessionContext:
         method=caller.method,
         acr=caller.acr,
         mfa=caller.mfa_at is not None,
-        age=_seconds(caller.signed_in_at, now) or 0,
+        age=_UNKNOWN_AGE if caller.signed_in_at is None else _seconds(caller.signed_in_at, now) or 0,
         mfa_age=_seconds(caller.mfa_at, now),
         minted=caller.minted,
     )

@@ -29,7 +29,7 @@ _MAX_SOURCES = 50
 
 def stamp(now: datetime) -> str:
     """Return a record's time: RFC 3339 in UTC with milliseconds."""
-    return f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}Z"
+    return now.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def _cut(text: str) -> str:

@@ -80,6 +80,20 @@ def of_decision(
     )
 
 
+def sentence(refused: Refusal) -> str:
+    """Return what happened and what would let the caller in, as one text for a stock client to print.
+
+    All changes of `would_allow` are needed together.
+    """
+    text = refused.detail or refused.title
+    ways = [change.say.rstrip(".") for change in refused.would_allow]
+    if ways := [way for way in ways if way not in text]:
+        text = f"{text} To be let in: {', and '.join(ways)}."
+    if refused.request_access:
+        text = f"{text} Request access: {refused.request_access}"
+    return text
+
+
 def _sentence(text: str) -> str:
     text = text.strip()
     if not text:

@@ -135,9 +135,10 @@ def refuse_variants(members: Mapping[str, Any], known: Collection[str]) -> None:
     Spellings are the same when they agree after compatibility normalisation, case folding and without
     anything but letters and digits: protobuf reads `runId` as `run_id`, others fold the Kelvin sign to k.
     """
-    folded = {_fold(name): name for name in known}
-    for key in members:
-        if key not in known and (name := folded.get(_fold(key))) is not None:
+    strange = [key for key in members if key not in known]
+    folded = {_fold(name): name for name in known} if strange else {}
+    for key in strange:
+        if (name := folded.get(_fold(key))) is not None:
             _refuse(f"the key `{_shown(key)}` can be read as `{name}`", hint=f"Write it `{name}`.")
 
 

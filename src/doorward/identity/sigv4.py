@@ -96,7 +96,12 @@ def verify(
         raise UnauthenticatedError("the request's signature does not verify", hint=_HINT)
     _check_key(record, registry, request, clock.now())
     if request.method not in _READING:
-        replays.spend(claim.signature, until=end.timestamp(), now=clock.now().timestamp())
+        replays.spend(
+            claim.signature,
+            invocation=_invocation(request),
+            until=end.timestamp(),
+            now=clock.now().timestamp(),
+        )
     return Caller(
         principal=record.subject,
         credential=record.id,
@@ -213,6 +218,11 @@ def _check_signed_names(request: Request, names: tuple[str, ...]) -> None:
         raise UnauthenticatedError(
             f"the header {min(loose)} is not covered by the signature", hint="Sign every x-amz- header."
         )
+
+
+def _invocation(request: Request) -> str:
+    """Return what tells two calls of a stock SDK apart: its id of the call, and the attempt."""
+    return "\n".join(request.header(name) or "" for name in ("amz-sdk-invocation-id", "amz-sdk-request"))
 
 
 def _check_time(claim: Signed, now: datetime) -> datetime:

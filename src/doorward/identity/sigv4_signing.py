@@ -65,7 +65,7 @@ def _read_pair(pair: str) -> tuple[str, str]:
 
 def _decode(text: str) -> str:
     if _BAD_ESCAPE.search(text):
-        raise InvalidRequestError("the query holds a broken percent escape", hint="Write a percent sign as %25.")
+        raise InvalidRequestError("the query holds a broken escape", hint="Write a percent sign as %25.")
     try:
         return unquote_to_bytes(text.replace("+", " ").encode("utf-8", "surrogateescape")).decode()
     except UnicodeDecodeError:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from doorward.audit import canonical
@@ -60,6 +60,7 @@ def test_an_untouched_log_is_intact(log: Path) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(at=4_404_533_906_117_265, flip=110)  # becomes a newline in the middle of a record
 @given(at=st.integers(min_value=0), flip=st.integers(1, 255))
 def test_any_changed_byte_names_the_record_it_is_in(log: Path, at: int, flip: int) -> None:
     whole = segment(log).read_bytes()
@@ -250,6 +251,11 @@ class TestCheckpoint:
         with pytest.raises(AuditBrokenError, match="no longer holds"):
             Checkpointer(signed, sign=self.key.sign, clock=clock).sign_now()
         assert read_checkpoint(signed) == before
+
+    def test_the_public_key_is_laid_beside_the_log_once(self, log: Path, clock: Any) -> None:
+        for pem in (b"first", b"second"):
+            Checkpointer(log, sign=self.key.sign, clock=clock, public_key=pem).sign_now()
+        assert (log / "checkpoint.pub").read_bytes() == b"first"
 
     def test_nothing_new_is_not_signed_again(self, signed: Path, clock: Any) -> None:
         assert Checkpointer(signed, sign=self.key.sign, clock=clock).sign_now() is None

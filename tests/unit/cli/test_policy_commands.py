@@ -71,6 +71,15 @@ def test_a_directory_that_is_not_there_is_exit_3_in_json_too(tmp_path: Path) -> 
 # fmt
 
 
+def test_an_obligation_no_upstream_keeps_is_noted(policies: Path) -> None:
+    (policies / "more.cedar").write_text(
+        '@id("chat")\n@redact("pii")\npermit (principal, action == Doorward::Action::"invoke", resource is Doorward::Model);'
+    )
+    result = dw("check", policies)
+    assert result.exit_code == 0
+    assert "more.cedar:3: policy `chat` asks for @redact" in result.stdout
+
+
 def test_fmt_changes_once_and_check_says_so(policies: Path) -> None:
     file = policies / "x.cedar"
     file.write_text('@id("x")permit(principal in Role::"r",action,resource);')

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from doorward.core.errors import InvalidConfigError
 from doorward.core.model import EntityUid
-from doorward.directory.org import offline_snapshot, parse
+from doorward.directory.org import offline_snapshot, parse, undeclared
 from doorward.directory.vocabulary import PACKAGED, Attribute, Kind
 
 uid = EntityUid.of
@@ -189,3 +189,31 @@ def test_any_structure_is_read_or_refused_with_a_line(section: str, value: str) 
     else:
         refused = "org.yaml:1: "
     assert refused.startswith("org.yaml:1: ")
+
+
+INTERFACE_EXAMPLE = """
+users:
+  dana: { roles: [data-scientist], groups: [fraud-team], projects: [fraud], purposes: [fraud-model],
+          department: risk, employment: employee, clearance: 2, email: dana@example.com,
+          identities: [{ issuer: "https://idp.example", subject: "00u1" }] }
+services:
+  etl-test: { owner: dana, environment: testing, roles: [ingestion] }
+agents:
+  scout: { owner: dana, environment: production, projects: [fraud] }
+devices:
+  laptop-7: { managed: true, compliant: true, owner: dana }
+zones: { office: [10.0.0.0/8], lab: [192.168.7.0/24] }
+assets:
+  Dataset::"store/training": { owner: omar, sensitivity: 2, environment: production, live: true,
+                               purposes: [fraud-model], projects: [fraud] }
+  Model::"registry/fraud-detector": { owner: omar, sensitivity: 2, environment: production,
+                                      projects: [fraud] }
+"""
+
+
+def test_an_asset_may_name_an_owner_who_is_declared_later_and_the_plan_says_so() -> None:
+    org = parse(INTERFACE_EXAMPLE, "org.yaml")
+    assert offline_snapshot(org).entity(EntityUid.of("Dataset", "store/training")) is not None
+    said = undeclared(org, {entity.uid for entity in org.entities})
+    assert len(said) == 2
+    assert said[0].startswith('org.yaml:14: `owner` of Dataset::"store/training" is User::"omar"')

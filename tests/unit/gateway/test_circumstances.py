@@ -143,3 +143,11 @@ def test_floods_remember_a_bounded_number_of_sources():
     bursts = floods.collect()
     assert [(b.ip, b.count) for b in bursts] == [("others", 989)]
     assert floods.collect() == ()
+
+
+def test_a_sign_in_nobody_can_date_never_counts_as_fresh() -> None:
+    undated = Caller(principal=LAPTOP, credential="c", method="client-certificate")
+    context = context_of(
+        Circumstances(caller=undated, ip="10.0.0.1"), principal=LAPTOP, world=World(), now=NOW
+    )
+    assert context.session.age > 10 * 365 * 86_400

@@ -12,7 +12,7 @@ from doorward.core.errors import (
     UnavailableError,
 )
 from doorward.core.model import EntityUid
-from doorward.gateway.refusal import of_decision, of_error, problem, refusal
+from doorward.gateway.refusal import of_decision, of_error, problem, refusal, sentence
 
 DANA, MODEL = EntityUid.of("User", "dana"), EntityUid.of("Model", "llm/x")
 
@@ -78,3 +78,17 @@ def test_a_limit_says_when_to_come_back():
 def test_an_unknown_code_is_an_internal_error():
     assert refusal("made_up", "secret words", "r1").status == 500
     assert "secret words" not in refusal("made_up", "secret words", "r1").detail
+
+
+def test_what_is_needed_together_is_said_together() -> None:
+    refused = refusal(
+        "denied",
+        "Training data needs a device",
+        "R1",
+        would_allow=(
+            Change("context.device.proven", "show the certificate of your device."),
+            Change("context.session.mfa", "sign in again with MFA"),
+        ),
+    )
+    said = sentence(refused)
+    assert said.endswith("To be let in: show the certificate of your device, and sign in again with MFA.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
 
@@ -31,6 +34,11 @@ PHONE = EntityUid.of("Device", "phone-1")
 KEYS = {
     "rsa": RSAKey.generate_key(2048),
     "rsa-other": RSAKey.generate_key(2048),
+    "rsa-1024": RSAKey.import_key(
+        rsa.generate_private_key(65537, 1024).private_bytes(  # noqa: S505 -- weak on purpose
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+    ),
     "ec": ECKey.generate_key("P-256"),
     "ec-other": ECKey.generate_key("P-256"),
     "ec-384": ECKey.generate_key("P-384"),
@@ -85,6 +93,7 @@ class Idp:
         self.issuer, self.clock = issuer, clock
         self.published: list[dict[str, Any]] = [self.public("rsa"), self.public("ec"), self.public("ed")]
         self.down = False
+        self.hold: asyncio.Event | None = None
         self.asked: list[str] = []
         self.documents: dict[str, bytes] = {}
         self._next = 0
@@ -94,6 +103,8 @@ class Idp:
 
     async def fetch(self, url: str) -> bytes:
         self.asked.append(url)
+        if self.hold is not None:
+            await self.hold.wait()
         if self.down:
             raise UnavailableError("down")
         if url in self.documents:

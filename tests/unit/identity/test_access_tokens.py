@@ -149,6 +149,22 @@ async def test_a_curve_that_does_not_belong_to_the_algorithm_is_refused(
     assert isinstance(await refusal(bearer(".".join((head, *body[1:]))), gate), UnauthenticatedError)
 
 
+async def test_a_signature_made_with_the_wrong_curve_is_refused_although_it_holds(
+    bearer: Ask, idp: Any, refusal: Refusal
+) -> None:
+    idp.published = [idp.public("ec-384")]
+    error = await refusal(bearer(idp.token(key="ec-384", alg="ES256")))
+    assert error.reason == "signing_key_unknown"
+
+
+async def test_a_weak_rsa_key_is_not_used_even_if_the_issuer_publishes_it(
+    gate: Authenticator, bearer: Ask, idp: Any, refusal: Refusal
+) -> None:
+    idp.published = [idp.public("rsa-1024"), idp.public("rsa")]
+    assert (await gate.authenticate(bearer(idp.token(key="rsa", alg="RS256")))).principal == DANA
+    assert (await refusal(bearer(idp.token(key="rsa-1024", alg="RS256")))).reason == "signing_key_unknown"
+
+
 async def test_an_issuer_may_use_only_its_own_algorithms(
     bearer: Ask, idp: Any, refusal: Refusal, make_gate: Callable[..., Authenticator]
 ) -> None:
@@ -573,6 +589,14 @@ async def test_only_mfa_says_mfa(
 ) -> None:
     token = idp.token(amr=amr, auth_time=int(clock.now().timestamp()))
     assert (await make_gate(trust=("amr", "auth_time")).authenticate(bearer(token))).mfa_at is None
+
+
+async def test_a_sign_in_may_be_a_minute_ahead_of_us_and_no_more(
+    bearer: Ask, idp: Any, refusal: Refusal, make_gate: Callable[..., Authenticator], clock: ManualClock
+) -> None:
+    now, gate = int(clock.now().timestamp()), make_gate(trust=("auth_time",))
+    assert await gate.authenticate(bearer(idp.token(auth_time=now + 60)))
+    assert (await refusal(bearer(idp.token(auth_time=now + 61)), gate)).reason == "auth_time_in_the_future"
 
 
 @pytest.mark.parametrize("change", [{"amr": "mfa"}, {"acr": 2}, {"auth_time": "now"}, {"auth_time": 2**40}])

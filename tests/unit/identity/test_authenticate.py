@@ -1,6 +1,6 @@
 """Attacks 13-15, 17 of the catalogue, and what a key, a certificate and both together prove."""
 
-# ruff: noqa: PLR0913 -- fixtures are arguments
+# ruff: noqa: PLR0913, PLR0917 -- fixtures are arguments
 from __future__ import annotations
 
 import hashlib
@@ -12,10 +12,10 @@ import pytest
 
 from doorward.core.clock import ManualClock
 from doorward.core.errors import InvalidRequestError, UnauthenticatedError
-from doorward.core.identity import KeyRecord, Method
+from doorward.core.identity import Caller, KeyRecord, Method
 from doorward.core.model import EntityUid
 from doorward.core.wire import Request
-from doorward.identity import api_keys
+from doorward.identity import api_keys, sigv4
 from doorward.identity.authenticate import Authenticator
 
 DANA = EntityUid.of("User", "dana")
@@ -265,10 +265,13 @@ async def test_a_bad_key_is_not_saved_by_a_good_certificate(
 
 @pytest.mark.usefixtures("enrolled")
 async def test_a_certificate_of_a_disabled_device_is_refused(
-    ask: Ask, refusal: Refusal, registry: Any
+    ask: Ask, bearer: Ask, add_key: Callable[..., str], refusal: Refusal, registry: Any
 ) -> None:
     registry.active.discard(LAPTOP)
-    assert isinstance(await refusal(ask(certificate=CERTIFICATE)), UnauthenticatedError)
+    for asked in (ask(certificate=CERTIFICATE), bearer(add_key(), certificate=CERTIFICATE)):
+        error = await refusal(asked)
+        assert isinstance(error, UnauthenticatedError)
+        assert error.reason == "certificate_unknown_or_revoked"
 
 
 async def test_a_registry_that_answers_another_hash_is_not_believed(
@@ -305,3 +308,91 @@ async def test_an_access_key_that_was_given_to_another_subject_ends_the_stream(
     caller = await gate.authenticate(bearer(add_key()))
     registry.keys = [api_keys.create(key_id="K0", subject=EntityUid.of("User", "omar"), now=clock.now())[0]]
     assert not gate.still_valid(caller)
+
+
+# A signature: part of the request, verified elsewhere, judged by the same rules
+
+
+@pytest.fixture
+def signed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def says(**fields: Any) -> None:
+        told = {"principal": DANA, "credential": "K0", "method": "sigv4", **fields}
+        monkeypatch.setattr(sigv4, "verify", lambda *_: Caller(**told))
+
+    return says
+
+
+AWS = ("authorization", "AWS4-HMAC-SHA256 Credential=x, SignedHeaders=host, Signature=0")
+
+
+async def test_a_signed_request_is_its_keys(
+    gate: Authenticator, ask: Ask, add_key: Callable[..., str], signed: Callable[..., None]
+) -> None:
+    add_key(device=LAPTOP, purpose="fraud-model")
+    signed()
+    for asked in (ask(AWS), ask(query=(("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),))):
+        caller = await gate.authenticate(asked)
+        assert (caller.principal, caller.method, caller.credential) == (DANA, Method.SIGNATURE, "K0")
+        assert (caller.device, caller.device_proven, caller.bound_purpose) == (LAPTOP, False, "fraud-model")
+        assert gate.still_valid(caller)
+
+
+async def test_the_lower_case_scheme_is_no_way_around_the_signature(ask: Ask, refusal: Refusal) -> None:
+    error = await refusal(ask((AWS[0], AWS[1].lower())))
+    assert isinstance(error, UnauthenticatedError)
+
+
+@pytest.mark.usefixtures("enrolled")
+async def test_a_signed_request_with_the_devices_certificate_proves_it(
+    gate: Authenticator, ask: Ask, add_key: Callable[..., str], signed: Callable[..., None], refusal: Refusal
+) -> None:
+    add_key(device=LAPTOP)
+    signed()
+    assert (await gate.authenticate(ask(AWS, certificate=CERTIFICATE))).device_proven
+    assert isinstance(await refusal(ask(AWS, certificate=OTHER_CERTIFICATE)), InvalidRequestError)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "reason"),
+    [
+        ({"networks": ("10.0.0.0/8",)}, "key_used_from_elsewhere"),
+        ({"lifetime": timedelta(seconds=5)}, "key_expired"),
+        ({"subject": EntityUid.of("User", "omar")}, "key_unknown"),
+        ({"device": EntityUid.of("Device", "lost")}, "device_inactive"),
+    ],
+)
+async def test_a_signature_that_verifies_does_not_lift_its_keys_bounds(
+    ask: Ask,
+    add_key: Callable[..., str],
+    signed: Callable[..., None],
+    refusal: Refusal,
+    clock: ManualClock,
+    bounds: dict[str, Any],
+    reason: str,
+) -> None:
+    add_key(**bounds)
+    signed()
+    clock.advance(5)
+    assert (await refusal(ask(AWS))).reason == reason
+
+
+async def test_a_presigned_request_ends_with_its_url_or_its_key_whichever_is_first(
+    gate: Authenticator,
+    ask: Ask,
+    add_key: Callable[..., str],
+    signed: Callable[..., None],
+    clock: ManualClock,
+) -> None:
+    add_key(lifetime=timedelta(seconds=100))
+    for seconds, first in ((50, 50), (200, 100)):
+        signed(expires=clock.now() + timedelta(seconds=seconds))
+        caller = await gate.authenticate(ask(AWS))
+        assert caller.expires == clock.now() + timedelta(seconds=first)
+
+
+async def test_a_keys_session_is_as_old_as_the_key(
+    gate: Authenticator, bearer: Ask, add_key: Callable[..., str], clock: ManualClock
+) -> None:
+    text, made = add_key(), clock.now()
+    clock.advance(1000)
+    assert (await gate.authenticate(bearer(text))).signed_in_at == made

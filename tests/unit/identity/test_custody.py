@@ -78,6 +78,9 @@ def test_a_link_in_place_of_a_key_or_the_directory_is_refused(tmp_path: Path) ->
         open_keys(tmp_path)
     (tmp_path / "keys").unlink()
     custodian = open_keys(tmp_path)
+    custodian.p256(KeyUse.DEVICE_CA)
+    # It points at a good private key of ours; a link to it is refused all the same.
+    (tmp_path / "keys/device-ca.pem").rename(tmp_path / "target")
     (tmp_path / "keys/issuer.pem").symlink_to(tmp_path / "target")
     with pytest.raises(InvalidConfigError):
         custodian.p256(KeyUse.ISSUER)

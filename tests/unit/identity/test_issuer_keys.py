@@ -128,12 +128,15 @@ async def test_keys_are_refreshed_in_the_background_before_their_time(
 async def test_a_client_that_leaves_does_not_stop_the_refresh_for_others(
     gate: Authenticator, bearer: Ask, idp: Any
 ) -> None:
-    leaver = asyncio.create_task(gate.authenticate(bearer(idp.token())))
-    await asyncio.sleep(0)
-    stayer = asyncio.create_task(gate.authenticate(bearer(idp.token())))
-    await asyncio.sleep(0)
+    idp.hold = asyncio.Event()
+    leaver, stayer = (asyncio.create_task(gate.authenticate(bearer(idp.token()))) for _ in range(2))
+    while not idp.asked:
+        await asyncio.sleep(0)
     leaver.cancel()
+    await asyncio.gather(leaver, return_exceptions=True)
+    idp.hold.set()
     assert (await stayer).subject == "00u1"
+    assert idp.asked == [f"{IDP}/.well-known/openid-configuration", f"{IDP}/jwks"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.s3_requests import DANA, HOST, KEY_ID, NOW, SECRET, Registry, bare, signed
 
 from doorward.core.clock import ManualClock
 from doorward.core.errors import DoorwardError, InvalidRequestError, UnauthenticatedError, UnavailableError
@@ -17,6 +16,7 @@ from doorward.core.wire import Request
 from doorward.identity.replays import ReplayStore
 from doorward.identity.sigv4 import presented, verify
 from doorward.identity.sigv4_signing import S3Keys, read_query, sign
+from support.s3_requests import DANA, HOST, KEY_ID, NOW, SECRET, Registry, bare, signed
 
 CLOCK = ManualClock(NOW)
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20)
@@ -61,9 +61,15 @@ def test_what_we_sign_is_what_botocore_signs(key: str, names: dict[str, str]) ->
     path = f"/store/training/{quote(key, safe='/~')}"
     query = {k: v for k, v in names.items() if k}
     headers = sign(
-        method="GET", host=HOST, path=path, query=query.items(), headers=[], now=NOW,
-        payload="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", keys=S3Keys(KEY_ID, SECRET, "eu-west-1"),
-    )  # fmt: skip
+        method="GET",
+        host=HOST,
+        path=path,
+        query=query.items(),
+        headers=[],
+        now=NOW,
+        payload="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        keys=S3Keys(KEY_ID, SECRET, "eu-west-1"),
+    )
     theirs = signed("GET", path, params=query)
     assert (
         dict(headers)["authorization"].rpartition("=")[2]
@@ -100,7 +106,7 @@ def test_a_request_signed_within_five_minutes_is_accepted(seconds: int) -> None:
         bare(headers={"authorization": "AWS4-HMAC-SHA256 Credential=a"}),
         bare(headers={"authorization": "AWS DW01KEY:c2ln"}),
     ],
-)  # fmt: skip
+)
 def test_anything_changed_after_signing_is_refused(request_: Request) -> None:
     with pytest.raises(UnauthenticatedError):
         check(request_)
@@ -194,13 +200,22 @@ def test_a_forged_write_does_not_spend_the_real_ones_signature() -> None:
     assert check(request, replays=replays)
 
 
+def test_two_equal_calls_of_an_sdk_within_a_second_are_two_writes_and_a_replay_is_none() -> None:
+    replays = ReplayStore()
+    replays.spend("aa" * 32, invocation="1", until=300.0, now=0.0)
+    replays.spend("aa" * 32, invocation="2", until=300.0, now=0.5)
+    for invocation, now in (("1", 0.6), ("2", 1.0), ("3", 2.6), ("", 200.0)):
+        with pytest.raises(UnauthenticatedError):
+            replays.spend("aa" * 32, invocation=invocation, until=300.0, now=now)
+
+
 def test_a_full_replay_store_refuses_and_empties_with_time() -> None:
-    replays = ReplayStore(capacity=1)
+    replays = ReplayStore(capacity=3)
     replays.spend("aa" * 32, until=100.0, now=0.0)
     with pytest.raises(UnavailableError):
         replays.spend("bb" * 32, until=100.0, now=50.0)
     replays.spend("bb" * 32, until=300.0, now=102.0)
-    assert len(replays) == 1
+    assert len(replays) == 2
 
 
 def test_a_key_obeys_its_expiry_owner_and_networks() -> None:

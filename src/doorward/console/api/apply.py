@@ -44,11 +44,12 @@ class PlanItem(BaseModel):
 
 
 class ApplyAnswer(BaseModel):
-    """What differs, whether it was applied, and the directory's version now."""
+    """What differs, whether it was applied, and the directory's version now; `warnings` for people."""
 
     plan: list[PlanItem]
     applied: bool
     version: int
+    warnings: list[str] = []
 
 
 def router(services: Services) -> APIRouter:
@@ -72,7 +73,12 @@ def router(services: Services) -> APIRouter:
             )
         version = services.directory.snapshot.version
         items = [PlanItem.model_validate(item) for item in document(plan)]
-        return ApplyAnswer(plan=items, applied=bool(plan.items) and not wanted.plan, version=version)
+        return ApplyAnswer(
+            plan=items,
+            applied=bool(plan.items) and not wanted.plan,
+            version=version,
+            warnings=list(plan.warnings),
+        )
 
     return routes
 

@@ -6,12 +6,12 @@ import asyncio
 import bisect
 from collections import OrderedDict
 
-from doorward.gateway.masking.plan import MaskPlan
+from doorward.gateway.masking.plan import Labels, MaskPlan
 
 _LEAST_SPACING = 256 * 1024
 _MOST_OFFSETS = 4096
 
-Version = tuple[str, str, str, str]
+Version = tuple[str, Labels, str, str]
 
 
 class KnownObject:
@@ -53,7 +53,7 @@ class KnownObjects:
         self._known: OrderedDict[Version, KnownObject] = OrderedDict()
 
     def of(self, version: Version, total: int) -> KnownObject:
-        """Return what is known of (bucket, key, ETag, mask)."""
+        """Return what is known of (bucket, key and declared type, ETag, mask)."""
         known = self._known.pop(version, None) or KnownObject(total)
         self._known[version] = known
         while len(self._known) > self._capacity:

@@ -18,6 +18,7 @@ from doorward.gateway.protocols.mlflow_calls import Call, Kind, Subject
 from doorward.gateway.protocols.mlflow_lists import Viewer
 from doorward.gateway.protocols.mlflow_names import ArtifactPath, Fields, Names, refuse, refuse_unknown
 from doorward.gateway.protocols.mlflow_routes import API, ARTIFACTS, Route, find
+from doorward.gateway.refusal import sentence
 from doorward.gateway.strict_json import read_json_body
 from doorward.settings import UpstreamSettings
 
@@ -260,7 +261,7 @@ class MlflowAdapter:
     def refuse(self, request: Request, refusal: Refusal) -> Answer:  # noqa: ARG002 -- the port's signature
         """Return MLflow's error object, whose message the stock client prints."""
         code = _ERROR_CODES.get(refusal.status, "INTERNAL_ERROR")
-        body = {"error_code": code, "message": passing.sentence(refusal)}
+        body = {"error_code": code, "message": sentence(refusal)}
         return Answer(
             status=refusal.status, headers=passing.refusal_headers(refusal), body=json.dumps(body).encode()
         )

@@ -14,6 +14,7 @@ from doorward.core.wire import Answer, Request, UpstreamClient
 from doorward.gateway.adapter import Ask, BodyNeed, Catalogue, Naming, Permit, Refusal, UnknownRouteError
 from doorward.gateway.protocols import openai_body, passing
 from doorward.gateway.protocols.usage import UsageScanner
+from doorward.gateway.refusal import sentence
 from doorward.gateway.strict_json import read_json_body
 from doorward.settings import UpstreamSettings
 
@@ -135,7 +136,7 @@ class OpenAIAdapter:
         """Return an OpenAI error object whose message the stock SDK prints."""
         return _error(
             refusal.status,
-            message=passing.sentence(refusal),
+            message=sentence(refusal),
             kind=_ERROR_TYPES.get(refusal.status, "invalid_request_error"),
             code=refusal.code,
             # The verdict would be the same at once: the SDK shall show it, not repeat the request.

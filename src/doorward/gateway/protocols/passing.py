@@ -139,17 +139,6 @@ async def _chunks(
             finished()
 
 
-def sentence(refusal: Refusal) -> str:
-    """Return what happened and what would let the caller in, as one text for a client to print."""
-    text = refusal.detail or refusal.title
-    ways = [change.say for change in refusal.would_allow if change.say.rstrip(".") not in text]
-    if ways:
-        text = f"{text} What would let you in: {' Or: '.join(ways)}"
-    if refusal.request_access:
-        text = f"{text} Request access: {refusal.request_access}"
-    return text
-
-
 def refusal_headers(refusal: Refusal) -> list[tuple[str, str]]:
     """Return the headers that a refusal adds: the challenge of a 401, the wait of a 429 or 503."""
     headers = [("content-type", "application/json")]

@@ -18,6 +18,7 @@ from doorward.identity.sigv4_signing import EMPTY_SHA256, Scope, signature
 
 _HEADER = re.compile(rb"([0-9a-fA-F]{1,8})(?:;chunk-signature=([0-9a-f]{64}))?")
 _TRAILER = re.compile(rb"([A-Za-z0-9-]{1,64}):[ \t]*([^\r\n]{0,512}?)[ \t]*")
+CHECKSUMS = frozenset({"content-md5", "x-amz-checksum-crc32", "x-amz-checksum-sha1", "x-amz-checksum-sha256"})
 _MAX_CHUNK = 16 * 1024 * 1024
 _MAX_LINE = 1024
 
@@ -35,9 +36,14 @@ class ChunkSigner(msgspec.Struct, frozen=True):
         return f"ChunkSigner({self.scope})"
 
 
-class _Checksum(Protocol):
-    def update(self, data: bytes, /) -> None: ...
-    def digest(self) -> bytes: ...
+class Checksum(Protocol):
+    """Sum bytes up as they come."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more bytes."""
+
+    def digest(self) -> bytes:
+        """Return the sum of all bytes so far."""
 
 
 class _Crc32:
@@ -51,9 +57,11 @@ class _Crc32:
         return self._value.to_bytes(4, "big")
 
 
-def checksum_of(name: str) -> _Checksum:
+def checksum_of(name: str) -> Checksum:
     """Return an empty checksum for a trailer's name; raise UnsupportedMediaError for one not known."""
     match name.strip().lower():
+        case "content-md5":
+            return hashlib.md5(usedforsecurity=False)
         case "x-amz-checksum-crc32":
             return _Crc32()
         case "x-amz-checksum-sha256":

@@ -11,6 +11,7 @@ from doorward.gateway.adapter import Refusal
 from doorward.gateway.protocols.s3_route import S3Call
 from doorward.gateway.protocols.s3_upstream import read_whole
 from doorward.gateway.protocols.s3_xml import error_answer, local, read_xml, write_xml, xml_answer
+from doorward.gateway.refusal import sentence
 
 # Our code -> S3's. A rate limit stays 429: stock clients read the code, wait and then show the sentence.
 _CODES = {
@@ -34,9 +35,6 @@ _NOT_FOUND = 404
 
 def refuse(request: Request, refusal: Refusal) -> Answer:
     """Return a refusal as S3's error document; stock clients print its message."""
-    message = refusal.detail or refusal.title
-    if refusal.request_access:
-        message = f"{message} Request access: {refusal.request_access}"
     headers = {"cache-control": "no-store"}
     if refusal.challenge:
         headers["www-authenticate"] = refusal.challenge
@@ -45,7 +43,7 @@ def refuse(request: Request, refusal: Refusal) -> Answer:
     return error_answer(
         status=refusal.status,
         code=_CODES.get(refusal.code, "AccessDenied"),
-        message=message,
+        message=sentence(refusal),
         request_id=refusal.request_id,
         head=request.method == "HEAD",
         headers=headers,

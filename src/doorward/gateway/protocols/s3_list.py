@@ -6,12 +6,15 @@ import asyncio
 import base64
 import binascii
 import xml.etree.ElementTree as ET
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import NamedTuple
 from urllib.parse import quote, unquote_plus
 
 import msgspec
 
 from doorward.core.errors import InvalidRequestError, UnavailableError
-from doorward.core.wire import Answer, UpstreamClient
+from doorward.core.wire import Answer, UpstreamAnswer, UpstreamClient
 from doorward.gateway.adapter import Permit
 from doorward.gateway.protocols.s3_errors import upstream_error
 from doorward.gateway.protocols.s3_names import S3Detail
@@ -24,6 +27,8 @@ _OK = 200
 _PAGE = 1000
 # So many pages of hidden keys in a row end a list with an error instead of a marker that names one.
 _MOST_PAGES = 100
+# Under a prefix the first key is mostly visible: a short page tells.
+_FEW = 20
 # So many names are decided before other requests get their turn.
 _TURN = 50
 _FIELDS = ("LastModified", "ETag", "Size", "StorageClass")
@@ -41,6 +46,18 @@ class _Page(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
     truncated: bool
     token: str
+
+
+class _Span(NamedTuple):
+    prefix: str
+    delimiter: str
+    start: str
+
+
+class _UpstreamSaidError(Exception):
+    def __init__(self, answer: UpstreamAnswer) -> None:
+        super().__init__(answer.status)
+        self.answer = answer
 
 
 class Lister:
@@ -78,43 +95,63 @@ class Lister:
         """Answer ListObjects and ListObjectsV2 with full pages of what the caller may view."""
         query = detail.call.query
         most = min(int(query.get("max-keys", _PAGE)), _PAGE)
-        start = _start(query)
+        span = _Span(query.get("prefix", ""), query.get("delimiter", ""), _start(query))
         visible: list[Entry] = []
         hidden = 0
-        token, after = "", start
-        for _ in range(_MOST_PAGES):
-            answer = await self._upstream.send(client, self._page_request(detail, token, after))
-            if answer.status != _OK:
-                return await upstream_error(permit.request, detail.call, answer)
-            page = _read_page(await read_whole(answer))
-            for number, entry in enumerate(page.entries):
-                if number % _TURN == 0:
-                    await asyncio.sleep(0)
-                if _is_past(entry, start):
-                    if self._sees(permit, detail, entry):
+        try:
+            async with aclosing(self._entries(detail, client, span)) as entries:
+                async for entry in entries:
+                    if await self._shows(permit, detail, client, entry):
                         visible.append(entry)
                     else:
                         hidden += 1
-            if not page.truncated or len(visible) > most:
-                break
-            token, after = page.token, max((e.name for e in page.entries), default=after)
-        else:
-            raise UnavailableError("the list is too long to be filtered", hint="Ask for a narrower prefix.")
-        visible.sort()
+                    if len(visible) > most:
+                        break
+        except _UpstreamSaidError as said:
+            return await upstream_error(permit.request, detail.call, said.answer)
         shown = visible[:most]
         permit.outcome.update(shown=len(shown), hidden=hidden)
         truncated = bool(shown) and len(visible) > most
         return xml_answer(_OK, self._write(detail, shown, truncated=truncated))
 
-    def _page_request(self, detail: S3Detail, token: str, after: str) -> Outgoing:
-        given = detail.call.query
-        query = {"list-type": "2", "encoding-type": "url", "max-keys": str(_PAGE)}
-        query |= {name: given[name] for name in ("prefix", "delimiter") if given.get(name)}
-        if token:
-            query["continuation-token"] = token
-        elif after:
-            query["start-after"] = after
-        return Outgoing(method="GET", bucket=detail.call.bucket, query=query)
+    async def _entries(
+        self, detail: S3Detail, client: UpstreamClient, span: _Span, *, first: int = _PAGE
+    ) -> AsyncGenerator[Entry, None]:
+        """Yield the upstream's entries behind the span's start, in order; `first` sizes the first page."""
+        token, after, size = "", span.start, first
+        for _ in range(_MOST_PAGES):
+            query = {"list-type": "2", "encoding-type": "url", "max-keys": str(size)}
+            query |= {k: v for k, v in (("prefix", span.prefix), ("delimiter", span.delimiter)) if v}
+            if token or after:
+                query |= {"continuation-token": token} if token else {"start-after": after}
+            answer = await self._upstream.send(
+                client, Outgoing(method="GET", bucket=detail.call.bucket, query=query)
+            )
+            if answer.status != _OK:
+                raise _UpstreamSaidError(answer)
+            page = _read_page(await read_whole(answer))
+            for number, entry in enumerate(sorted(page.entries)):
+                if number % _TURN == 0:
+                    await asyncio.sleep(0)
+                if _is_past(entry, span.start):
+                    yield entry
+            if not page.truncated:
+                return
+            token, after, size = page.token, max((e.name for e in page.entries), default=after), _PAGE
+        raise UnavailableError("the list is too long to be filtered", hint="Ask for a narrower prefix.")
+
+    async def _shows(self, permit: Permit, detail: S3Detail, client: UpstreamClient, entry: Entry) -> bool:
+        """Return whether an entry is visible; a prefix is if a visible key lies under it."""
+        if not self._sees(permit, detail, entry):
+            return False
+        if not entry.is_prefix:
+            return True
+        span = _Span(entry.name, "", _start(detail.call.query))
+        async with aclosing(self._entries(detail, client, span, first=_FEW)) as below:
+            async for inner in below:
+                if self._sees(permit, detail, inner):
+                    return True
+        return False
 
     def _sees(self, permit: Permit, detail: S3Detail, entry: Entry) -> bool:
         try:

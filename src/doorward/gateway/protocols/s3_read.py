@@ -147,7 +147,7 @@ class ObjectReader:
         )
         call = detail.call
         form = s3_tags.mask_form(fields)
-        known = self._known.of((call.bucket, call.key, version.etag, form), version.total)
+        known = self._known.of((call.bucket, version.labels, version.etag, form), version.total)
         body = await read_masked(read, known)
         headers = s3_headers.answered_masked(version.headers)
         headers += [

@@ -12,7 +12,7 @@ from doorward.core.ports import CredentialRegistry
 from doorward.core.wire import Answer, Request, UpstreamClient
 from doorward.gateway.adapter import Permit
 from doorward.gateway.protocols import s3_headers
-from doorward.gateway.protocols.s3_chunked import ChunkedBody, ChunkSigner
+from doorward.gateway.protocols.s3_chunked import CHECKSUMS, Checksum, ChunkedBody, ChunkSigner, checksum_of
 from doorward.gateway.protocols.s3_errors import upstream_error
 from doorward.gateway.protocols.s3_names import S3Detail
 from doorward.gateway.protocols.s3_route import S3Call, check_key
@@ -213,11 +213,12 @@ class Writer:
         if "aws-chunked" in (request.header("content-encoding") or "").lower():
             raise InvalidRequestError("the body is chunked but was not signed as such")
         if kind == "unsigned" and request.header("content-length") is not None:
-            return Content(request.body.chunks(), _number(request, "content-length"))
+            return Content(_checked(request), _number(request, "content-length"))
         whole = b"".join([chunk async for chunk in request.body.chunks()])
         payload = request.header("x-amz-content-sha256") or ""
         if kind == "hash" and not sigv4.body_matches(payload, whole):
             raise mismatch()
+        _compare(request, {name: _summed(name, whole) for name in _claimed(request)})
         return Content(whole, len(whole))
 
     def _signer(self, permit: Permit) -> ChunkSigner:
@@ -231,6 +232,38 @@ class Writer:
             raise InvalidRequestError("the chunks cannot be verified", hint="Sign the request again.")
         key = sigv4.signing_key(record.s3_secret, claim.scope)
         return ChunkSigner(key, claim.date, claim.scope, claim.signature)
+
+
+def _claimed(request: Request) -> list[str]:
+    """Return the headers with a checksum that can be computed here; the upstream looks at the others."""
+    return [name for name, _ in request.headers if name in CHECKSUMS]
+
+
+def _summed(name: str, data: bytes) -> Checksum:
+    checksum = checksum_of(name)
+    checksum.update(data)
+    return checksum
+
+
+def _compare(request: Request, checksums: dict[str, Checksum]) -> None:
+    for name, checksum in checksums.items():
+        if request.header(name) != base64.b64encode(checksum.digest()).decode():
+            raise mismatch()
+
+
+async def _checked(request: Request) -> AsyncIterator[bytes]:
+    """Yield a body; hold back its last piece until its checksums fit, so that a false one never is whole."""
+    checksums = {name: checksum_of(name) for name in _claimed(request)}
+    held = b""
+    async for chunk in request.body.chunks():
+        for checksum in checksums.values():
+            checksum.update(chunk)
+        if chunk and held:
+            yield held
+        held = chunk or held
+    _compare(request, checksums)
+    if held:
+        yield held
 
 
 def _number(request: Request, name: str) -> int:

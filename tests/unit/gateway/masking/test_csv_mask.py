@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ def mask(data: bytes, *cuts: int, fields: frozenset[str] = FIELDS) -> bytes:
     )
     masker = plan.masker(0)
     edges = [0, *sorted(cuts), len(data)]
-    out = [masker.feed(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    out = [masker.feed(data[a:b]) for a, b in pairwise(edges)]
     return b"".join([*out, masker.finish()])
 
 
@@ -43,10 +44,10 @@ def table(text: str) -> list[list[str]]:
         ('" E-Mail ",EMAIL\tX,id\n', None),
         ('"email" ,id\n', None),
         ('id,"email"\n1,"a@b.c"\n', 'id,"email"\n1,"*****"\n'),
-        ('id, Email \n1,a@b.c\n', 'id, Email \n1,*****\n'),
+        ("id, Email \n1,a@b.c\n", "id, Email \n1,*****\n"),
         ('id,note,email\n1,"a\nb,c",x@y\n', 'id,note,email\n1,"a\nb,c",***\n'),
         ('id,email,n\n1,"a""b@c\r\nd",2\n', 'id,email,n\n1,"*********",2\n'),
-        ('id,email\n1,ä@ü\n', 'id,email\n1,*****\n'),
+        ("id,email\n1,ä@ü\n", "id,email\n1,*****\n"),
         ("id\temail\n1\ta@b\n", "id\temail\n1\t***\n"),
         ("id|email\n1|a@b\n", "id|email\n1|***\n"),
         ("email\na@b\n\nc@d,e\n", "email\n***\n\n***,*\n"),
@@ -54,7 +55,7 @@ def table(text: str) -> list[list[str]]:
         ('id,d,email\n1,5" pipe,a@b\n', 'id,d,email\n1,5" pipe,***\n'),
         ("id,email\n1,\n", "id,email\n1,\n"),
     ],
-)  # fmt: skip
+)
 def test_named_columns_are_blanked(given_: str, expected: str | None) -> None:
     if expected is None:
         with pytest.raises(MaskRefusedError):
@@ -97,7 +98,7 @@ def test_a_row_with_more_or_fewer_cells_than_the_header_is_blanked_whole(row: st
         ("id,email\n1,\x00a@b\n", "binary"),
         ("id,amount\nname,x\n", "may not be a header"),
     ],
-)  # fmt: skip
+)
 def test_what_has_two_readings_is_refused_with_the_reason(text: str, why: str) -> None:
     with pytest.raises(MaskRefusedError, match=why):
         mask(text.encode())
@@ -129,7 +130,10 @@ def test_an_empty_object_is_empty() -> None:
 
 
 def test_fields_may_be_named_in_any_case_and_script() -> None:
-    assert mask("id,ＥＭＡＩＬ\n1,a@b\n".encode()) == "id,ＥＭＡＩＬ\n1,***\n".encode()
+    assert (
+        mask("id,\uff25\uff2d\uff21\uff29\uff2c\n1,a@b\n".encode())
+        == "id,\uff25\uff2d\uff21\uff29\uff2c\n1,***\n".encode()
+    )
     assert mask("id,e\u200bmail\n1,a@b\n".encode()) == "id,e\u200bmail\n1,***\n".encode()
 
 
@@ -137,7 +141,7 @@ def test_a_row_without_end_is_refused_instead_of_held() -> None:
     plan = plan_mask(Labels("a.csv", "", ""), fields=FIELDS, head=b"id,email\n", final=False)
     masker = plan.masker(0)
     masker.feed(b'id,email\n1,"')
-    with pytest.raises(MaskRefusedError, match="too long"):
+    with pytest.raises(MaskRefusedError, match="too long"):  # noqa: PT012 -- which piece is one too many is not the point
         for _ in range(MAX_RECORD // 100_000 + 2):
             masker.feed(b"x" * 100_000)
 
@@ -159,7 +163,7 @@ TRICKY = (
     "4,ragged,row\n"
     "5,too,many,cells,in,it\n"
     "6,plain,p@q.r,1,z"
-).encode()  # fmt: skip
+).encode()
 
 
 def test_every_single_cut_gives_the_same_bytes() -> None:
@@ -216,9 +220,7 @@ def test_no_input_leaks_depends_on_cuts_or_changes_length(body: str, cut: int) -
     if results[0] is None:
         return
     assert len(results[0]) == len(data)
-    for before, after in zip(
-        table(data.decode())[1:], table(results[0].decode())[1:], strict=False
-    ):
+    for before, after in zip(table(data.decode())[1:], table(results[0].decode())[1:], strict=False):
         if len(before) != 2:
             assert set("".join(after)) <= {"*", "\n", "\r"} or before == after == []
         elif before:

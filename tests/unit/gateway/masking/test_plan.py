@@ -19,12 +19,19 @@ def kind(key: str, content_type: str = "", content_encoding: str = "", head: byt
 @pytest.mark.parametrize(
     ("key", "content_type", "head", "expected"),
     [
-        ("a.csv", "", CSV, "csv"), ("d/a.CSV", "text/csv; charset=UTF-8", CSV, "csv"), ("part-0", "text/csv", CSV, "csv"),
-        ("a.csv", "binary/octet-stream", CSV, "csv"), ("a.txt", "text/csv", CSV, "csv"), ("a.tsv", "text/tab-separated-values", CSV, "csv"),
-        ("a.jsonl", "", LINES, "lines"), ("a.ndjson", "application/json", LINES, "lines"), ("a.json", "", LINES, "lines"),
-        ("a.json", "application/json", DOCUMENT, "document"), ("part-0", "application/x-ndjson", LINES, "lines"),
+        ("a.csv", "", CSV, "csv"),
+        ("d/a.CSV", "text/csv; charset=UTF-8", CSV, "csv"),
+        ("part-0", "text/csv", CSV, "csv"),
+        ("a.csv", "binary/octet-stream", CSV, "csv"),
+        ("a.txt", "text/csv", CSV, "csv"),
+        ("a.tsv", "text/tab-separated-values", CSV, "csv"),
+        ("a.jsonl", "", LINES, "lines"),
+        ("a.ndjson", "application/json", LINES, "lines"),
+        ("a.json", "", LINES, "lines"),
+        ("a.json", "application/json", DOCUMENT, "document"),
+        ("part-0", "application/x-ndjson", LINES, "lines"),
     ],
-)  # fmt: skip
+)
 def test_kinds_are_told_by_name_type_and_content(
     key: str, content_type: str, head: bytes, expected: str
 ) -> None:
@@ -34,12 +41,24 @@ def test_kinds_are_told_by_name_type_and_content(
 @pytest.mark.parametrize(
     ("key", "content_type", "content_encoding"),
     [
-        ("a.parquet", "", ""), ("a", "", ""), ("a.txt", "text/plain", ""), ("a.csv.gz", "", ""), ("a.csv", "application/json", ""),
-        ("a.json", "text/csv", ""), ("a.csv", "", "gzip"), ("a.csv", "", "zstd"), ("a.csv", "", "identity, br"),
-        ("a.csv", "text/csv; charset=utf-16", ""), ("a.csv", "text/csv; CHARSET=latin1", ""), ("a.csv", "text/html", ""),
-        ("a.xlsx", "text/csv", ""), ("a.csv.zst", "text/csv", ""), ("csv", "", ""), ("a.csv/data", "", ""),
+        ("a.parquet", "", ""),
+        ("a", "", ""),
+        ("a.txt", "text/plain", ""),
+        ("a.csv.gz", "", ""),
+        ("a.csv", "application/json", ""),
+        ("a.json", "text/csv", ""),
+        ("a.csv", "", "gzip"),
+        ("a.csv", "", "zstd"),
+        ("a.csv", "", "identity, br"),
+        ("a.csv", "text/csv; charset=utf-16", ""),
+        ("a.csv", "text/csv; CHARSET=latin1", ""),
+        ("a.csv", "text/html", ""),
+        ("a.xlsx", "text/csv", ""),
+        ("a.csv.zst", "text/csv", ""),
+        ("csv", "", ""),
+        ("a.csv/data", "", ""),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_clearly_text_is_refused(key: str, content_type: str, content_encoding: str) -> None:
     with pytest.raises(MaskRefusedError):
         kind(key, content_type, content_encoding)

@@ -44,9 +44,14 @@ class Store:
         self, start: int, stop: int, known: KnownObject, counted: list[int] | None = None
     ) -> bytes:
         read = MaskedRead(
-            start=start, stop=stop, total=len(self.data), fields=FIELDS, labels=Labels(self.key, "", ""),
-            fetch=self.fetch, count=(counted if counted is not None else []).append,
-        )  # fmt: skip
+            start=start,
+            stop=stop,
+            total=len(self.data),
+            fields=FIELDS,
+            labels=Labels(self.key, "", ""),
+            fetch=self.fetch,
+            count=(counted if counted is not None else []).append,
+        )
         return b"".join([piece async for piece in await read_masked(read, known)])
 
 
@@ -106,11 +111,16 @@ async def test_an_odd_row_far_inside_ends_the_answer_before_it() -> None:
     data = DATA + b"1,x\xff,leak@x.y,2\n"
     store = Store(data)
     read = MaskedRead(
-        start=0, stop=len(data), total=len(data), fields=FIELDS, labels=Labels("a.csv", "", ""),
-        fetch=store.fetch, count=lambda _: None,
-    )  # fmt: skip
+        start=0,
+        stop=len(data),
+        total=len(data),
+        fields=FIELDS,
+        labels=Labels("a.csv", "", ""),
+        fetch=store.fetch,
+        count=lambda _: None,
+    )
     out = b""
-    with pytest.raises(MaskRefusedError):
+    with pytest.raises(MaskRefusedError):  # noqa: PT012 -- what came before it is looked at
         async for piece in await read_masked(read, KnownObject(len(data))):
             out += piece
     assert MASKED.startswith(out)
@@ -124,9 +134,14 @@ async def test_an_object_that_is_shorter_or_longer_than_it_was_fails(change: int
     total = len(DATA)
     store.data = DATA[:change] if change < 0 else DATA + b"1,x,y,z\n"[:change]
     read = MaskedRead(
-        start=0, stop=total, total=total, fields=FIELDS, labels=Labels("a.csv", "", ""),
-        fetch=store.fetch, count=lambda _: None,
-    )  # fmt: skip
+        start=0,
+        stop=total,
+        total=total,
+        fields=FIELDS,
+        labels=Labels("a.csv", "", ""),
+        fetch=store.fetch,
+        count=lambda _: None,
+    )
     pieces = b"".join
     if change > 0:
         assert pieces([p async for p in await read_masked(read, KnownObject(total))]) == MASKED
@@ -142,9 +157,14 @@ async def test_an_empty_object_gives_nothing() -> None:
 async def test_a_caller_who_leaves_frees_the_upstream() -> None:
     store = Store(DATA)
     read = MaskedRead(
-        start=0, stop=len(DATA), total=len(DATA), fields=FIELDS, labels=Labels("a.csv", "", ""),
-        fetch=store.fetch, count=lambda _: None,
-    )  # fmt: skip
+        start=0,
+        stop=len(DATA),
+        total=len(DATA),
+        fields=FIELDS,
+        labels=Labels("a.csv", "", ""),
+        fetch=store.fetch,
+        count=lambda _: None,
+    )
     body = await read_masked(read, KnownObject(len(DATA)))
     await anext(body)
     await body.aclose()
@@ -153,9 +173,9 @@ async def test_a_caller_who_leaves_frees_the_upstream() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     objects = KnownObjects(capacity=2)
-    first = objects.of(("b", "1", "e", "m"), 10)
-    objects.of(("b", "2", "e", "m"), 10)
-    assert objects.of(("b", "1", "e", "m"), 10) is first
-    objects.of(("b", "3", "e", "m"), 10)
-    assert objects.of(("b", "1", "e", "m"), 10) is first
-    assert objects.of(("b", "1", "other", "m"), 10) is not first
+    first = objects.of(("b", Labels("1", "", ""), "e", "m"), 10)
+    objects.of(("b", Labels("2", "", ""), "e", "m"), 10)
+    assert objects.of(("b", Labels("1", "", ""), "e", "m"), 10) is first
+    objects.of(("b", Labels("3", "", ""), "e", "m"), 10)
+    assert objects.of(("b", Labels("1", "", ""), "e", "m"), 10) is first
+    assert objects.of(("b", Labels("1", "", ""), "other", "m"), 10) is not first

@@ -523,7 +523,7 @@ def test_a_refusal_is_an_openai_error_that_says_the_way_in(llm: Any) -> None:
     assert answer.status == 403
     assert json.loads(answer.body) == {
         "error": {
-            "message": "You may not invoke it. What would let you in: Use your managed laptop.",
+            "message": "You may not invoke it. To be let in: Use your managed laptop.",
             "type": "permission_error",
             "param": None,
             "code": "denied",
