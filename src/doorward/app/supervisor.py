@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
-from doorward.core.errors import UnavailableError
+from doorward.core.errors import InvalidConfigError, UnavailableError
 
 ROLES = ("control", "gateway")
 _READY_DEADLINE = 60.0
 _GRACE = 20.0
 _PRIVATE_DIRECTORY = 0o700
+_LOCK = "up.lock"
 _FIRST_BACKOFF = 0.2
 _LONGEST_BACKOFF = 5.0
 _log = structlog.get_logger()
@@ -55,14 +57,25 @@ async def supervise(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    with held(data):
+        return await _run(arguments, data, roles, stopping, on_ready)
+
+
+async def _run(
+    arguments: list[str],
+    data: Path,
+    roles: tuple[str, ...],
+    stopping: asyncio.Event,
+    on_ready: Callable[[], None],
+) -> int:
     children: list[_Child] = []
     try:
         # All start at once: the gateway waits by itself for what the control role tells it.
-        prepare_data(data)
         children += [await _start(role, arguments) for role in roles]
         for child in children:
             await _ready(child, data, stopping)
-        on_ready()
+        if not stopping.is_set():
+            on_ready()
         keepers = [asyncio.create_task(_keep(child, arguments, data, stopping)) for child in children]
         await stopping.wait()
         for keeper in keepers:
@@ -80,8 +93,45 @@ async def supervise(
 
 
 def prepare_data(data: Path) -> None:
-    """Make the data directory, for this account only."""
-    data.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+    """Make the data directory, for this account only; raise InvalidConfigError if it cannot be used."""
+    try:
+        data.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+    except OSError as reason:
+        raise InvalidConfigError(
+            f"the data directory {data} cannot be made: {reason.strerror or reason}",
+            hint="Name a directory that you may write with --data.",
+        ) from reason
+
+
+@contextlib.contextmanager
+def held(data: Path) -> Iterator[None]:
+    """Make the data directory ours until the block ends; raise InvalidConfigError if another `up` runs on it.
+
+    The kernel gives the lock back when this process ends, however it ends.
+    """
+    prepare_data(data)
+    try:
+        lock = os.open(data / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as reason:
+        raise InvalidConfigError(
+            f"the data directory {data} cannot be written: {reason.strerror or reason}",
+            hint="Name a directory that you may write with --data.",
+        ) from reason
+    try:
+        _lock(lock, data)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(file: int, data: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InvalidConfigError(
+            f"another `doorward up` runs on {data}",
+            hint="Stop it first, or choose another data directory with --data.",
+        ) from None
 
 
 async def _start(role: str, arguments: list[str]) -> _Child:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -12,6 +12,9 @@ import typer
 from doorward.cli.connection import DEFAULT_DATA, DataOption, call
 from doorward.cli.output import Exit, JsonFlag, emit_json, guarded, say
 from doorward.core.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from doorward.decisions.point import Standpoint
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +48,7 @@ def can(  # noqa: PLR0913 -- the command's options
         "principal": principal,
         "action": action,
         "resource": resource,
-        "context": _object(context),
+        "context": read_context(context),
         "device": device,
         "zone": zone,
         "purpose": purpose,
@@ -69,7 +72,8 @@ def can(  # noqa: PLR0913 -- the command's options
     raise typer.Exit(Exit.OK if answer["decision"] == "allow" else Exit.DENIED)
 
 
-def _object(text: str) -> dict[str, Any]:
+def read_context(text: str) -> dict[str, Any]:
+    """Return the JSON object of `--context`; raise InvalidRequestError."""
     try:
         document = msgspec.json.decode(text)
     except msgspec.DecodeError as reason:
@@ -82,17 +86,23 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _offline(question: dict[str, Any], policies: Path, org: Path) -> dict[str, Any]:
+    from doorward.decisions.question import Question, answer, reasons
+
+    standpoint = offline_standpoint(policies, org)
+    decision = answer(msgspec.convert(question, Question), standpoint, datetime.now(UTC))
+    return {**decision.to_json(), "policies": reasons(decision, standpoint.bundle)}
+
+
+def offline_standpoint(policies: Path, org: Path) -> Standpoint:
+    """Stand on a policies directory and an org file, with no process running."""
     from doorward.cli.test import read_org
     from doorward.decisions.point import DecisionPoint
-    from doorward.decisions.question import Question, answer, reasons
     from doorward.policies.workspace import Workspace
 
     point = DecisionPoint()
-    bundle = Workspace(policies).load()
-    point.publish(bundle)
+    point.publish(Workspace(policies).load())
     point.advance(read_org(org))
-    decision = answer(msgspec.convert(question, Question), point.pin(), datetime.now(UTC))
-    return {**decision.to_json(), "policies": reasons(decision, bundle)}
+    return point.pin()
 
 
 def _print(question: dict[str, Any], answer: dict[str, Any], reasons: list[dict[str, str]] | None) -> None:

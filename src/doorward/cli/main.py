@@ -9,7 +9,7 @@ import typer
 # One module per noun, in the order --help shows them; each has `register(app)`.
 _NOUNS = (
     "demo", "up", "init", "protect", "doctor",
-    "check", "fmt", "test", "can", "conformance",
+    "check", "fmt", "test", "can", "questions", "conformance",
     "apply", "people", "assets", "devices", "key", "token",
     "audit", "why", "admin",
 )  # fmt: skip

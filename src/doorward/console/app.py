@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from doorward import __version__
-from doorward.console import api, doors, health, pages, problems, wellknown
+from doorward.console import api, authzen, doors, health, pages, problems, wellknown
 from doorward.console.authorise import is_governed, request_id
 from doorward.console.guard import Guard
 from doorward.console.render import STATIC, page, require_vendored
@@ -33,6 +33,8 @@ PUBLIC = frozenset(
         "/open", "/open/redeem",
         "/sign-in", "/sign-in/options", "/sign-in/finish", "/sign-out",
         "/static",
+        # An enforcement point shows its own key at each of these.
+        *(f"{authzen.BASE}/{path}" for path in authzen.PATHS), authzen.WELL_KNOWN,
     }
 )  # fmt: skip
 _SAID = {
@@ -59,7 +61,7 @@ def build(services: Services, *, api_routers: Sequence[APIRouter] | None = None)
     app.state.services = services
     for router in api.routers(services) if api_routers is None else api_routers:
         _include(app, router, API)
-    for part in (health, wellknown, doors, pages):
+    for part in (health, wellknown, doors, pages, authzen):
         _include(app, part.router(services))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(DoorwardError, _on_error)

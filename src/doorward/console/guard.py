@@ -31,6 +31,9 @@ MAX_BODY = 4 * 1024 * 1024
 BODY_SECONDS = 30.0
 _SAFE = frozenset({"GET", "HEAD"})
 _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
+# Here programs call, each with its own key and never a cookie: nothing a browser could send by itself.
+PROGRAMS = "/access/v1/"
+_OF_BROWSERS = ("origin", "sec-fetch-site", "cookie")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -78,7 +81,12 @@ def allowed_hosts(settings: Settings) -> frozenset[str]:
 
 
 def objection(
-    *, method: str, scheme: str, headers: Mapping[str, list[str]], hosts: frozenset[str]
+    *,
+    method: str,
+    scheme: str,
+    headers: Mapping[str, list[str]],
+    hosts: frozenset[str],
+    path: str = "",
 ) -> Objection | None:
     """Judge one request that came over TCP by its method and headers; None lets it pass."""
     if method not in _METHODS:
@@ -90,6 +98,8 @@ def objection(
             "the Host header does not name this console",
             "Open it by the address in `[control] listen`, or by localhost.",
         )
+    if path.startswith(PROGRAMS) and not any(name in headers for name in _OF_BROWSERS):
+        return None
     return _cross_site(method, f"{scheme}://{given[0].lower()}", headers)
 
 
@@ -153,7 +163,13 @@ class Guard:
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
-        return objection(method=scope["method"], scheme=scope["scheme"], headers=headers, hosts=self._hosts)
+        return objection(
+            method=scope["method"],
+            scheme=scope["scheme"],
+            headers=headers,
+            hosts=self._hosts,
+            path=scope["path"],
+        )
 
     async def _run(self, scope: Scope, bounded: _Bounded, answer: _Answer) -> None:
         try:

@@ -6,7 +6,7 @@ A `Standpoint` never changes: everything one request asks is answered on the sam
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -16,10 +16,11 @@ from doorward.cedar.scope import Rule
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import InvalidRequestError, UnavailableError
-from doorward.core.feed import Bundle
+from doorward.core.feed import Bundle, Delta
 from doorward.core.identity import Caller
-from doorward.core.model import Action, EntityUid
+from doorward.core.model import Action, Entity, EntityUid
 from doorward.core.obligation import Notify
+from doorward.core.values import entity_to_json
 from doorward.decisions.explaining import Explanation
 from doorward.decisions.inputs import Inputs
 from doorward.decisions.joining import join
@@ -89,6 +90,31 @@ class Standpoint:
             return self._engine.could_allow(request, self._world)
         except InvalidRequestError:
             return False
+
+    def touching(self, request: AccessRequest) -> tuple[str, ...]:
+        """Return the ids of the policies that may bear on a request in some context.
+
+        The request's own context is not read. Empty means for certain: no context leads to an allow.
+        """
+        if self._unknown(request) is not None:
+            return ()
+        engine, world = self._engine, self._world
+        try:
+            if not engine.could_allow(request, world):
+                return ()
+            rules = engine.applicable(request.principal, request.action, request.resource, world)
+            outcomes = [(rule.id, engine.outcome(rule, request, world)) for rule in rules]
+        except InvalidRequestError:
+            return ()
+        return tuple(name for name, outcome in outcomes if outcome.true or outcome.error)
+
+    def supposing(self, entities: Iterable[Entity]) -> Standpoint:
+        """Return this standpoint with more entities, for one question; its versions keep their names."""
+        known = tuple(entity_to_json(entity) for entity in entities)
+        delta = Delta(version=self.snapshot.version + 1, entities=known)
+        supposed = Standpoint(self._engine, self.bundle, self.snapshot.with_delta(delta))
+        supposed.entities_version = self.entities_version
+        return supposed
 
     def inputs(self, request: AccessRequest) -> str:
         """Return the sha256 (hex) of the canonical JSON of everything the decision reads."""

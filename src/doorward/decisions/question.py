@@ -60,6 +60,16 @@ def request_of(question: Question, snapshot: Snapshot, now: datetime) -> AccessR
     )
 
 
+def context_of(
+    principal: EntityUid, document: Mapping[str, Any], snapshot: Snapshot, now: datetime
+) -> Context:
+    """Return the neutral circumstances of a principal with those of `document` merged in, deep.
+
+    Raises InvalidRequestError for a circumstance that does not exist or cannot have that value.
+    """
+    return _with_context(_neutral(principal, snapshot, now), document)
+
+
 def _not_hers(question: Question, request: AccessRequest, standpoint: Standpoint) -> Decision | None:
     """Deny a stated purpose that is not the principal's, which the gateway never lets through."""
     purpose = question.purpose
@@ -76,6 +86,8 @@ def _not_hers(question: Question, request: AccessRequest, standpoint: Standpoint
 def _action(text: str) -> EntityUid:
     if "::" in text:
         uid = EntityUid.parse(text)
+        if uid.type.endswith("::Action") and uid.type != f"{NAMESPACE}::Action":
+            return uid  # an installation's own schema may name others; the evaluator judges them
         text = uid.id if uid.type == f"{NAMESPACE}::Action" else text
     known = [action.value for action in Action]
     if text in known:

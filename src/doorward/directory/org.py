@@ -33,7 +33,7 @@ UNTIL_REMOVED: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _SECTIONS: Final = {
     "users": "User", "services": "Service", "agents": "Agent", "devices": "Device",
-    "zones": "", "assets": "", "groups": "Group", "projects": "Project",
+    "zones": "", "assets": "", "entities": "", "groups": "Group", "projects": "Project",
 }  # fmt: skip
 _MEMBERSHIPS: Final = {"roles": "Role", "groups": "Group", "projects": "Project"}
 # The keys an object may have besides its kind's attributes.
@@ -172,6 +172,8 @@ class _OrgReader(Reader):
             for name, name_node, value in self.pairs(node, f"`{key}`"):
                 if key == "zones":
                     self._zone(name, name_node, value)
+                elif key == "entities":
+                    self._own(name, name_node, value)
                 else:
                     self._object(self._named(name_node, name, _SECTIONS[key]), name_node, value)
         return Org(
@@ -197,6 +199,37 @@ class _OrgReader(Reader):
         if uid.kind in ASSETS and not is_canonical(uid.id):
             self.fail(node, f"{uid} has an empty, `.` or `..` segment", 'Write Dataset::"upstream/name".')
         return uid
+
+    def _own(self, name: str, name_node: yaml.Node, node: yaml.Node) -> None:
+        """Read an entity of a type that the installation's own schema adds: attributes and `parents`."""
+        uid = self._parsed(name_node, name)
+        if uid.kind != uid.type:
+            self.fail(
+                name_node, f"`{name}` is of one of Doorward's own types", "State it in its own section."
+            )
+        if uid in self._entities:
+            self.fail(name_node, f"{uid} is declared twice", f"The first is at {self._places[uid]}.")
+        attrs: dict[str, Value] = {}
+        parents: set[EntityUid] = set()
+        for key, _, value in self.pairs(node, str(uid)):
+            if key == "parents":
+                listed = self.items(value, f"`parents` of {uid}")
+                parents = {self._parsed(item, self.name(item, "a parent")) for item in listed}
+            else:
+                attrs[key] = self._plain(value, f"`{key}` of {uid}")
+        self._places[uid] = self.place(name_node)
+        self._entities[uid] = Entity(uid, attrs, frozenset(parents))
+
+    def _plain(self, node: yaml.Node, what: str) -> Value:
+        """Read a value whose type only the schema knows: a list of texts, or what YAML says it is."""
+        match str(node.tag).rpartition(":")[2]:
+            case "seq":
+                return self._strings(node, what)
+            case "bool":
+                return self.boolean(node, what)
+            case "int":
+                return self.whole(node, what, None)
+        return self.text(node, what)
 
     def _parsed(self, node: yaml.Node, name: str) -> EntityUid:
         try:

@@ -123,12 +123,12 @@ class GatewayServer:
         return self._edge.port
 
     async def start(self) -> None:
-        """Open the admin socket, then the data port; raise InvalidConfigError for either."""
-        await self._admin.start()
+        """Open the data port, then the admin socket that says so; raise InvalidConfigError for either."""
+        await self._edge.start()
         try:
-            await self._edge.start()
+            await self._admin.start()
         except BaseException:
-            await self._admin.stop()
+            await self._edge.close()
             raise
         self._tasks = [
             asyncio.create_task(self._open.watch(), name="watch"),

@@ -8,7 +8,6 @@ from importlib import resources
 from pathlib import Path
 
 import structlog
-from watchfiles import awatch
 
 from doorward.cedar.admission import SCHEMA, PolicySource, admit
 from doorward.cedar.caps import MAX_FILE
@@ -74,6 +73,8 @@ class Workspace:
         A set that is refused goes to `on_error`, and what ruled before goes on ruling. Files written
         one after the other are read together; a set equal to the present one is not announced.
         """
+        from watchfiles import awatch  # noqa: PLC0415 -- who only loads a directory does without it
+
         seen = await self._reload(on_bundle, on_error)  # what changed between `load` and here
         while stop is None or not stop.is_set():
             try:

@@ -197,3 +197,18 @@ async def test_websockets_are_not_spoken() -> None:
 
     guard = Guard(never, settings=Settings(), ids=IdSource(ManualClock(datetime(2026, 1, 1, tzinfo=UTC))))
     await guard({"type": "websocket"}, never, never)
+
+
+def test_programs_call_the_decision_point_without_an_origin_but_no_browser_does() -> None:
+    hosts = frozenset({"localhost"})
+
+    def judged(path: str, **headers: str) -> bool:
+        given = {"host": ["localhost:8641"], **{k.replace("_", "-"): [v] for k, v in headers.items()}}
+        return objection(method="POST", scheme="http", headers=given, hosts=hosts, path=path) is None
+
+    assert judged("/access/v1/evaluation")
+    assert not judged("/api/v1/can")
+    assert not judged("/access/v1/evaluation", cookie="session=1")
+    assert not judged("/access/v1/evaluation", sec_fetch_site="cross-site")
+    assert not judged("/access/v1/evaluation", origin="https://evil.example")
+    assert not judged("/access/v1/evaluation", sec_fetch_site="none", sec_fetch_mode="navigate")

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from doorward.console.services import Services
 
 MODULES = (
-    "apply", "people", "assets", "devices", "keys", "tokens", "can", "decisions", "admin", "state",
+    "apply", "people", "assets", "devices", "keys", "tokens", "can", "questions", "decisions",
+    "admin", "state", "packs",
 )  # fmt: skip
 
 

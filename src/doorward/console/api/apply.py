@@ -63,11 +63,11 @@ def router(services: Services) -> APIRouter:
         actor: Annotated[Actor, Depends(govern(Action.ASSIGN, "directory"))],
     ) -> ApplyAnswer:
         """Plan a file and, unless `plan` is set, apply it in one transaction."""
-        stated = await asyncio.to_thread(_parsed, services, wanted)
+        stated = await asyncio.to_thread(parsed, services, wanted)
         plan = await asyncio.to_thread(services.directory.plan, stated, wanted.prune)
         if plan.items and not wanted.plan:
             # On record before it takes effect; what was recorded is what is applied, or nothing.
-            await services.audit.write(_record(services, request_id(request), actor, plan))
+            await services.audit.write(record_of(services, request_id(request), actor, plan))
             plan = await asyncio.to_thread(
                 services.directory.apply, stated, wanted.prune, actor.name, expected=plan
             )
@@ -83,7 +83,7 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-def _parsed(services: Services, wanted: ApplyRequest) -> org.Org:
+def parsed(services: Services, wanted: ApplyRequest) -> org.Org:
     """Read the file with the attributes that the installation's own schema has, if there is one."""
     own = services.settings.resolve(services.settings.policies.path) / "schema.cedarschema"
     try:
@@ -95,7 +95,8 @@ def _parsed(services: Services, wanted: ApplyRequest) -> org.Org:
     return org.parse(wanted.org, wanted.source, vocabulary=vocabulary_of(schema))
 
 
-def _record(services: Services, asked_as: str, actor: Actor, plan: Plan) -> AdminRecord:
+def record_of(services: Services, asked_as: str, actor: Actor, plan: Plan) -> AdminRecord:
+    """Return the record of a plan that is about to be applied."""
     counts = Counter(item.op.value for item in plan.items)
     return AdminRecord(
         id=services.ids.new(),

@@ -1,0 +1,206 @@
+"""AuthZEN Authorization API 1.0 on the control plane: evaluation, batches, searches, discovery.
+
+Each calling enforcement point shows its own Service key. What it may do is Cedar policy: `inspect` of
+`Control::"policies"` to have requests evaluated, of `Control::"directory"` to search, of
+`Control::"audit"` to be told reasons. What it may ask about is `pep.toml` (`decisions.authzen_scope`).
+The local operator on the Unix socket is such a point too, for all of Doorward's own types.
+Every evaluation is on durable record before it is answered; a denial is HTTP 200.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from doorward.console.authorise import request_id
+from doorward.console.authzen_callers import Pep, caller_of
+from doorward.console.authzen_paging import Paging
+from doorward.console.authzen_records import evaluation_record, search_record
+from doorward.console.problems import of_error
+from doorward.console.services import Services
+from doorward.core.errors import DoorwardError, InvalidRequestError, UnauthenticatedError
+from doorward.decisions import authzen_wire as wire
+from doorward.decisions.authzen import Inquirer, Judged, answer_of, first
+from doorward.decisions.authzen_wire import Semantic
+
+BASE = "/access/v1"
+PATHS = ("evaluation", "evaluations", "search/subject", "search/resource", "search/action")
+WELL_KNOWN = "/.well-known/authzen-configuration"
+MOST_RESULTS = 1000
+CAPABILITIES = (
+    "urn:doorward:authzen:evaluations-semantics",
+    "urn:doorward:authzen:obligations-draft",
+    "urn:doorward:authzen:search-paging",
+)
+
+Answering = Callable[[Pep, dict[str, Any], str], Awaitable[dict[str, Any]]]
+
+
+def router(services: Services) -> APIRouter:
+    """Build the routes; each proves its caller itself."""
+    routes = APIRouter(tags=["authzen"])
+    desk = _Desk(services)
+
+    def serve(path: str, answering: Answering) -> None:
+        async def route(request: Request) -> Response:
+            return await _answered(request, services, answering)
+
+        routes.add_api_route(f"{BASE}/{path}", route, methods=["POST"], name=path, response_model=None)
+
+    serve("evaluation", desk.evaluation)
+    serve("evaluations", desk.evaluations)
+    for wanted in ("subject", "resource", "action"):
+        serve(f"search/{wanted}", desk.searching(wanted))
+
+    @routes.get(WELL_KNOWN)
+    def configuration(request: Request) -> Response:
+        """Return the metadata (section 9 of the specification)."""
+        own = f"{'https' if services.settings.control.tls else 'http'}://{services.settings.control.listen}"
+        names = (
+            "access_evaluation", "access_evaluations", "search_subject", "search_resource", "search_action",
+        )  # fmt: skip
+        endpoints = {
+            f"{name}_endpoint": f"{own}{BASE}/{path}" for name, path in zip(names, PATHS, strict=True)
+        }
+        document = {"policy_decision_point": own, **endpoints, "capabilities": list(CAPABILITIES)}
+        return _json(request, document)
+
+    return routes
+
+
+async def _answered(request: Request, services: Services, answering: Answering) -> Response:
+    """Read, authenticate and answer one request; every answer echoes X-Request-ID."""
+    try:
+        pep = await caller_of(request, services)
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media != "application/json":
+            raise InvalidRequestError("the Content-Type must be application/json")
+        document = wire.document_of(await request.body())
+        return _json(request, await answering(pep, document, request_id(request)))
+    except DoorwardError as error:
+        refused = of_error(error, request_id(request))
+        if isinstance(error, UnauthenticatedError):
+            refused.headers["WWW-Authenticate"] = error.challenge
+        return _echoed(request, refused)
+
+
+def _json(request: Request, document: Mapping[str, Any]) -> Response:
+    return _echoed(request, Response(msgspec.json.encode(document), media_type="application/json"))
+
+
+def _echoed(request: Request, answer: Response) -> Response:
+    given = request.headers.get("x-request-id")
+    if given is not None:
+        answer.headers["X-Request-ID"] = given
+    return answer
+
+
+class _Desk:
+    """Answer read requests of known callers."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._paging = Paging()
+
+    async def evaluation(self, pep: Pep, document: dict[str, Any], asked_as: str) -> dict[str, Any]:
+        """Answer one evaluation."""
+        inquirer = self._inquirer(pep)
+        asked = wire.evaluation_of(document)
+        judged = await asyncio.to_thread(inquirer.evaluate, asked)
+        return await self._told(pep, judged, asked.context, asked_as)
+
+    async def evaluations(self, pep: Pep, document: dict[str, Any], asked_as: str) -> dict[str, Any]:
+        """Answer a batch, in order; an item that cannot be read is a denial of its own."""
+        batch = wire.batch_of(document)
+        if batch is None:
+            return await self.evaluation(pep, document, asked_as)
+        items, semantic = batch
+        for key in ("subject", "action", "resource", "context", "options"):
+            wire.mapping(document, key)
+        inquirer, answers = self._inquirer(pep), []
+        for item in items:
+            answer = await self._item(inquirer, pep, document, item, asked_as)
+            answers.append(answer)
+            stops = {Semantic.DENY_ON_FIRST_DENY: False, Semantic.PERMIT_ON_FIRST_PERMIT: True}
+            if semantic in stops and answer["decision"] is stops[semantic]:
+                break
+        return {"evaluations": answers}
+
+    async def _item(
+        self, inquirer: Inquirer, pep: Pep, document: dict[str, Any], item: Any, asked_as: str
+    ) -> dict[str, Any]:
+        try:
+            asked = wire.evaluation_of(wire.merged(document, item))
+        except InvalidRequestError as reason:
+            return {"decision": False, "context": {"error": {"status": 400, "message": reason.message}}}
+        judged = await asyncio.to_thread(inquirer.evaluate, asked)
+        return await self._told(pep, judged, asked.context, asked_as)
+
+    def searching(self, wanted: str) -> Answering:
+        """Return what answers one of the three searches."""
+
+        async def search(pep: Pep, document: dict[str, Any], asked_as: str) -> dict[str, Any]:
+            asked = _searched(wanted, document)
+            page = wire.page_of(document)
+            query = wire.digest_of(wanted, pep.name, msgspec.to_builtins(asked))
+            after, limit = self._paging.start(page, query, most=MOST_RESULTS)
+            results: list[dict[str, str]] = []
+            last = ""
+            if pep.searches:
+                inquirer = self._inquirer(pep)
+                source = {
+                    "subject": inquirer.subjects, "resource": inquirer.resources, "action": inquirer.actions,
+                }[wanted]  # fmt: skip
+                entry = _entry(wanted, asked)
+                results, last = await asyncio.to_thread(lambda: first(source(asked, after), limit, entry))
+            await self._services.audit.write(
+                search_record(
+                    self._services, pep, asked, wanted=wanted, shown=len(results), asked_as=asked_as
+                )
+            )
+            if page is None and not last:
+                return {"results": results}
+            token = self._paging.token(query, last, limit) if last else ""
+            return {"page": {"next_token": token, "count": len(results)}, "results": results}
+
+        return search
+
+    def _inquirer(self, pep: Pep) -> Inquirer:
+        return Inquirer(self._services.point.pin(), pep.scope, self._services.clock.now())
+
+    async def _told(
+        self, pep: Pep, judged: Judged, context: Mapping[str, Any], asked_as: str
+    ) -> dict[str, Any]:
+        """Put one evaluation on record, then return its answer."""
+        if pep.reasons and judged.request is not None and judged.standpoint is not None:
+            explained = await asyncio.to_thread(
+                judged.standpoint.explain, judged.request, judged.decision, None
+            )
+            judged = msgspec.structs.replace(judged, decision=explained)
+        answer = answer_of(judged, supported=context.get("supported_obligations"), reasons=pep.reasons)
+        record = evaluation_record(
+            self._services, pep, judged, allowed=bool(answer["decision"]), asked_as=asked_as
+        )
+        await self._services.audit.write(record)
+        return answer
+
+
+def _searched(wanted: str, document: dict[str, Any]) -> wire.Evaluation:
+    """Read a search: what is looked for has no id, what is given has one."""
+    return wire.Evaluation(
+        subject=wire.named(document, "subject", wanted=wanted == "subject"),
+        action=wire.Act("") if wanted == "action" else wire.act(document),
+        resource=wire.named(document, "resource", wanted=wanted == "resource"),
+        context=wire.mapping(document, "context"),
+    )
+
+
+def _entry(wanted: str, asked: wire.Evaluation) -> Callable[[str], dict[str, str]]:
+    if wanted == "action":
+        return lambda name: {"name": name}
+    kind = asked.subject.type if wanted == "subject" else asked.resource.type
+    return lambda name: {"type": kind, "id": name}

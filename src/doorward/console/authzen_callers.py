@@ -1,0 +1,134 @@
+"""Who calls the decision point: the Service behind a key, and what policies let it do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from doorward.console.authorise import peer_uid
+from doorward.console.services import Services
+from doorward.core.context import Context, NetworkContext, SessionContext
+from doorward.core.decision import AccessRequest
+from doorward.core.errors import DeniedError, InvalidConfigError, UnauthenticatedError, UnavailableError
+from doorward.core.identity import Caller
+from doorward.core.model import Action, EntityUid
+from doorward.core.wire import Peer
+from doorward.core.wire import Request as WireRequest
+from doorward.decisions.authzen_scope import PEP_FILE, Scope, read_scopes, undeclared
+from doorward.identity import api_keys, credential, refusals
+from doorward.identity.credential import Kind
+
+# What the local operator may state of circumstances: everything `can` takes.
+_EVERYTHING = frozenset(Context.__struct_fields__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pep:
+    """One enforcement point: its name in records, what it may ask about, what else it may do."""
+
+    name: str
+    scope: Scope
+    searches: bool
+    reasons: bool
+    credential: str = ""
+
+
+async def caller_of(request: Request, services: Services) -> Pep:
+    """Return the calling enforcement point.
+
+    Raises UnauthenticatedError without a key that verifies, DeniedError for a caller without the right.
+    """
+    uid = peer_uid(request)
+    shown = "authorization" in request.headers or "x-api-key" in request.headers
+    if uid is not None and not shown:
+        name = f"operator:{uid}"
+        return Pep(name, undeclared(name, context=_EVERYTHING), searches=True, reasons=True)
+    caller = _authenticated(request, services)
+    return await asyncio.to_thread(_pep, services, caller, request)
+
+
+def _authenticated(request: Request, services: Services) -> Caller:
+    peer = Peer(request.client.host if request.client else "127.0.0.1", tls=request.url.scheme == "https")
+    found = credential.find(_wire(request, peer))
+    if found is None:
+        raise UnauthenticatedError(
+            "this needs the key of a service", hint="Make one: doorward key create --service NAME."
+        )
+    digest = api_keys.digest_of(found.text) if found.kind is Kind.KEY else None
+    registry = services.directory.snapshot
+    record = None if digest is None else registry.key_by_hash(digest)
+    if record is None:
+        raise refusals.key_refused("key_unknown")
+    fault = api_keys.fault_of(record, ip=peer.ip, now=services.clock.now(), registry=registry)
+    if fault is not None:
+        raise refusals.key_refused(fault)
+    if record.subject.kind != "Service":
+        raise UnauthenticatedError(
+            "the key is not that of a service", hint="Make one: doorward key create --service NAME."
+        )
+    return api_keys.caller_of(record)
+
+
+def _pep(services: Services, caller: Caller, request: Request) -> Pep:
+    standpoint = services.point.pin()
+    ip = request.client.host if request.client else ""
+    context = Context(
+        now=services.clock.now(),
+        network=NetworkContext(zone=standpoint.snapshot.zone_of(ip)) if ip else NetworkContext(),
+        session=SessionContext(method=caller.method),
+    )
+
+    def may(control: str) -> bool:
+        resource = EntityUid.of("Control", control)
+        asked = AccessRequest(caller.principal, Action.INSPECT.uid, resource, context)
+        return standpoint.decide(asked).allowed
+
+    if not may("policies"):
+        raise DeniedError(
+            f"{caller.principal} may not have requests evaluated",
+            hint='Permit it to inspect Control::"policies".',
+        )
+    scope = _scopes(services).get(caller.principal.id) or undeclared(caller.principal.id)
+    name = str(caller.principal)
+    return Pep(name, scope, may("directory"), may("audit"), caller.credential)
+
+
+def _scopes(services: Services) -> Mapping[str, Scope]:
+    """Read `pep.toml` afresh: a scope that was narrowed holds from the next request on."""
+    file = services.settings.resolve(services.settings.policies.path) / PEP_FILE
+    try:
+        return read_scopes(file.read_text("utf-8"), str(file))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, InvalidConfigError) as reason:
+        raise UnavailableError(
+            "what enforcement points may ask cannot be read, so nothing is answered",
+            hint=f"See {PEP_FILE} in the policies directory.",
+        ) from reason
+
+
+def _wire(request: Request, peer: Peer) -> WireRequest:
+    return WireRequest(
+        id="",
+        method=request.method,
+        path=request.url.path,
+        raw_path=request.url.path,
+        query=tuple(request.query_params.multi_items()),
+        raw_query=request.url.query,
+        headers=tuple((name.lower(), value) for name, value in request.headers.items()),
+        peer=peer,
+        body=_NoBody(),
+    )
+
+
+class _NoBody:
+    """Stands where only the credential of a request is read."""
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield nothing."""
+        nothing: tuple[bytes, ...] = ()
+        for chunk in nothing:
+            yield chunk

@@ -1,0 +1,84 @@
+"""A decision point in this very process: a policies directory and an org file, no server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from doorward.core.decision import AccessRequest, Decision
+from doorward.core.errors import DoorwardError, InvalidConfigError
+from doorward.decisions import point
+from doorward.decisions.question import Question, answer
+from doorward.directory.org import offline_snapshot, parse
+from doorward.directory.schema_attributes import vocabulary_of
+from doorward.policies.workspace import Workspace
+from doorward.sdk.asking import Name, denied, uid_of
+
+_log = structlog.get_logger()
+
+
+class DecisionPoint:
+    """Decide in process. Loading is loud, deciding never raises; safe to share between threads."""
+
+    def __init__(
+        self,
+        policies: str | Path,
+        org: str | Path,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Load both; raise InvalidPolicyError or InvalidConfigError when one cannot be used."""
+        self._policies, self._org, self._now = Path(policies), Path(org), now
+        self._point = point.DecisionPoint()
+        self.reload()
+
+    def reload(self) -> None:
+        """Load again, all or nothing: when one is broken, what ruled before goes on ruling, and it raises."""
+        bundle = Workspace(self._policies).load()
+        try:
+            text = self._org.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as reason:
+            raise InvalidConfigError(
+                f"{self._org} cannot be read as text", hint="Name an org file."
+            ) from reason
+        stated = parse(text, str(self._org), vocabulary=vocabulary_of(bundle.schema))
+        snapshot = offline_snapshot(stated)
+        fresh = point.DecisionPoint()
+        fresh.publish(bundle)
+        fresh.advance(snapshot)
+        self._point = fresh
+
+    def can(
+        self, principal: Name, action: str, resource: Name, *, context: Mapping[str, Any] | None = None
+    ) -> Decision:
+        """Return whether a principal may do this now; `context` is merged over neutral circumstances."""
+        try:
+            question = Question(
+                principal=uid_of(principal).cedar,
+                action=action,
+                resource=uid_of(resource).cedar,
+                context=dict(context or {}),
+            )
+            return answer(question, self._point.pin(), self._now())
+        except DoorwardError as reason:
+            return denied(f"sdk: {reason.message}")
+        except Exception as fault:  # noqa: BLE001 -- whatever went wrong, the answer is no
+            _log.error("sdk_decision_failed", kind=type(fault).__name__)
+            return denied(f"sdk: a fault while deciding ({type(fault).__name__})")
+
+    async def acan(
+        self, principal: Name, action: str, resource: Name, *, context: Mapping[str, Any] | None = None
+    ) -> Decision:
+        """Return the same; a decision takes microseconds, so nothing is handed to a thread."""
+        return self.can(principal, action, resource, context=context)
+
+    def decide(self, request: AccessRequest) -> Decision:
+        """Return the decision on a whole request, without an explanation."""
+        try:
+            return self._point.pin().decide(request)
+        except Exception as fault:  # noqa: BLE001 -- as `can`
+            return denied(f"sdk: a fault while deciding ({type(fault).__name__})")
