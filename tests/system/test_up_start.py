@@ -60,3 +60,9 @@ def test_a_data_directory_that_cannot_be_is_named(stopped: Installation, place: 
     assert place in answer.stderr
     assert "--data" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_data_directory_with_a_long_path_serves_like_any_other(stopped: Installation) -> None:
+    stopped.data = stopped.folder / ("long-name-" * 12) / "data"
+    stopped.start()
+    stopped.cli("people")

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from doorward.core.errors import InvalidConfigError, UnavailableError
+from doorward.directory.peer import socket_address
 
 ROLES = ("control", "gateway")
 _READY_DEADLINE = 60.0
@@ -167,7 +168,8 @@ async def _ready(child: _Child, data: Path, stopping: asyncio.Event) -> None:
 async def says_ready(socket: Path) -> bool:
     """Ask a role's admin socket for /readyz; a socket that does not answer is not ready."""
     try:
-        reader, writer = await asyncio.open_unix_connection(os.path.relpath(socket))
+        with socket_address(socket) as address:
+            reader, writer = await asyncio.open_unix_connection(address)
     except OSError:
         return False
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import msgspec
 import typer
 
 from doorward.core import errors
+from doorward.directory.peer import socket_address
 
 DataOption = Annotated[
     Path, typer.Option("--data", envvar="DOORWARD_DATA", help="The installation's data directory.")
@@ -28,9 +28,9 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(_TIMEOUT)
-        # A socket path is limited to 107 bytes; a relative one through the directory is not.
         try:
-            self.sock.connect(os.path.relpath(self._path))
+            with socket_address(self._path) as address:
+                self.sock.connect(address)
         except OSError:
             self.sock.close()
             raise

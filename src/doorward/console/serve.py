@@ -23,6 +23,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from doorward.core.errors import InvalidConfigError, UnavailableError
+from doorward.directory.peer import socket_address
 from doorward.settings import split_listen
 
 if TYPE_CHECKING:
@@ -131,13 +132,13 @@ def bind_unix(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        # A socket path is limited to 107 bytes; a relative one through the directory is shorter.
-        sock.bind(min(str(path), os.path.relpath(path), key=len))
+        with socket_address(path) as address:
+            sock.bind(address)
     except OSError as reason:
         sock.close()
         raise InvalidConfigError(
             f"the control socket {path} cannot be made ({reason.strerror or reason})",
-            hint="Choose a shorter --data directory that you may write.",
+            hint="Choose a --data directory that you may write.",
         ) from reason
     finally:
         os.umask(before)
@@ -158,7 +159,8 @@ def _clear(path: Path) -> None:
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         probe.settimeout(1.0)
         try:
-            probe.connect(min(str(path), os.path.relpath(path), key=len))
+            with socket_address(path) as address:
+                probe.connect(address)
         except (ConnectionRefusedError, FileNotFoundError):
             path.unlink(missing_ok=True)
             return

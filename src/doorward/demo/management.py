@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import msgspec
 
 from doorward.core.errors import UnavailableError
+from doorward.directory.peer import socket_address
 
 _TIMEOUT = 30.0
 
@@ -21,10 +21,11 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
-        """Connect by a relative path: an absolute one may be longer than a socket's name can be."""
+        """Connect to the control plane's socket."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(_TIMEOUT)
-        self.sock.connect(os.path.relpath(self._path))
+        with socket_address(self._path) as address:
+            self.sock.connect(address)
 
 
 def exchange(path: Path, method: str, target: str, body: Any = None) -> tuple[int, Any]:

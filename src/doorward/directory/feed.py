@@ -280,7 +280,8 @@ class FeedClient:
 
     async def _follow(self) -> None:
         self._version = None
-        reader, writer = await asyncio.open_unix_connection(peer.reachable(self._path), limit=_LONGEST_LINE)
+        with peer.socket_address(self._path) as address:
+            reader, writer = await asyncio.open_unix_connection(address, limit=_LONGEST_LINE)
         try:
             self._require_own(writer)
             while True:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from doorward.core.errors import ConflictError, UnavailableError
 
 _CREDENTIALS: Final = struct.Struct("3i")
-_MAX_PATH: Final = 107
+_LONGEST: Final = 107
 _BACKLOG: Final = 64
 
 
@@ -28,11 +30,11 @@ def listen(path: Path) -> socket.socket:
     What a stopped process left there is replaced; raise ConflictError if a process still answers
     there, UnavailableError if the path cannot be used.
     """
-    address = reachable(path)
-    _clear(path, address)
+    _clear(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        listener.bind(address)
+        with socket_address(path) as address:
+            listener.bind(address)
         # Nobody can connect before listen(), so there is no moment with wider rights.
         path.chmod(0o600)
         listener.listen(_BACKLOG)
@@ -45,17 +47,24 @@ def listen(path: Path) -> socket.socket:
     return listener
 
 
-def reachable(path: Path) -> str:
-    """Return the path as a socket address: relative if the absolute one is too long for the system."""
-    for candidate in (str(path), os.path.relpath(path)):
-        if len(os.fsencode(candidate)) <= _MAX_PATH:
-            return candidate
-    raise UnavailableError(
-        f"the socket path {path} is longer than {_MAX_PATH} bytes", hint="Use a shorter data directory."
-    )
+@contextlib.contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """Yield what to bind or connect to for the socket at `path`; valid inside the block only.
+
+    The kernel takes 107 bytes. A longer path is reached through its directory's descriptor.
+    Raises OSError when that directory cannot be entered.
+    """
+    if len(os.fsencode(path)) <= _LONGEST:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
-def _clear(path: Path, address: str) -> None:
+def _clear(path: Path) -> None:
     try:
         is_socket = stat.S_ISSOCK(path.lstat().st_mode)
     except FileNotFoundError:
@@ -64,7 +73,8 @@ def _clear(path: Path, address: str) -> None:
         raise ConflictError(f"{path} is there and is no socket", hint="Move it away.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            probe.connect(address)
+            with socket_address(path) as address:
+                probe.connect(address)
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from doorward.core.errors import InvalidConfigError, UnavailableError
 from doorward.core.wire import UpstreamClient
+from doorward.directory.peer import socket_address
 from doorward.gateway.edge import Edge
 from doorward.gateway.faults import origin_of
 from doorward.gateway.flow import Flow
@@ -70,13 +71,14 @@ class AdminSocket:
             # Nobody else may connect, not even between making the socket and narrowing its mode.
             before = os.umask(0o177)
             try:
-                await web.UnixSite(self._runner, str(self._path)).start()
+                with socket_address(self._path) as address:
+                    await web.UnixSite(self._runner, address).start()
             finally:
                 os.umask(before)
         except OSError as reason:
             raise InvalidConfigError(
                 f"cannot make the admin socket {self._path}: {reason.strerror or reason}",
-                hint="Its directory must exist and be yours, and its path stay under 100 bytes.",
+                hint="Its directory must exist and be yours.",
             ) from reason
 
     async def stop(self) -> None:
