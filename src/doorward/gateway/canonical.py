@@ -176,6 +176,9 @@ def _path(raw: str, opaque: Mapping[str, int]) -> str:
     if "//" in raw:
         raise InvalidRequestError("the path holds an empty segment (`//`)")
     segments = raw[1:].split("/")
+    if "%" in segments[0]:
+        # It is cut off before the rest is sent on, so it must be found as it stands.
+        raise InvalidRequestError("the upstream's name is percent-encoded", hint="Write it as it is.")
     strict = opaque.get(segments[0], len(segments))
     decoded = [_strict_segment(segment) for segment in segments[:strict]]
     decoded += [_opaque_segment(segment) for segment in segments[strict:]]

@@ -167,3 +167,10 @@ def test_only_the_key_is_opaque_not_the_bucket():
 def test_opaque_spans_belong_to_object_stores_only():
     assert opaque_after("s3") == 2
     assert opaque_after("openai") is None
+
+
+@pytest.mark.parametrize("target", ["/%6clm/v1/models", "/ll%6D/v1/models", "/%73tore/b/k"])
+def test_the_upstreams_name_is_found_as_it_stands(target):
+    # It is cut off before the rest is sent on: another spelling of it would be sent on whole.
+    with pytest.raises(InvalidRequestError, match="upstream's name"):
+        reading(target)
