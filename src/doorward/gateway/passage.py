@@ -16,7 +16,7 @@ class Passage:
 
     INVARIANT: it exists only after the verdict was recorded, so nothing of a caller's reaches an upstream
     before. The one exception is a `probe`: a question of Doorward's own, with its own credential, that
-    tells whether a name exists already.
+    tells whether a name exists already, or whose it is.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Passage:
         """Send with the upstream's own credential; an upstream that refuses it counts as unavailable."""
         if self._closed:
             raise UnavailableError("this request is over", code="upstream_unavailable")
-        if self._probe and (request.method != "HEAD" or request.body is not None):
+        if self._probe and (request.method not in {"HEAD", "GET"} or request.body is not None):
             raise UnavailableError("a probe may only look", code="internal")
         request.headers = self._swap.apply(request.headers, caller=self._caller)
         answer = await self._client.send(request)

@@ -91,10 +91,20 @@ class Refusing:
         raise AssertionError("reached")
 
 
-@pytest.mark.parametrize("method", ["PUT", "GET", "POST", "DELETE"])
-async def test_a_probe_may_only_look(method):
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [("PUT", None), ("PATCH", None), ("POST", None), ("DELETE", None), ("GET", b"x"), ("HEAD", b"x")],
+)
+async def test_a_probe_may_only_look(method, body):
     passage = Passage(Refusing(), settings(), caller=(), probe=True)
     with pytest.raises(UnavailableError):
+        await passage.send(UpstreamRequest(method=method, target="/", headers=[], body=body))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_probe_may_ask_whose_a_name_is(method):
+    passage = Passage(Refusing(), settings(), caller=(), probe=True)
+    with pytest.raises(AssertionError, match="reached"):
         await passage.send(UpstreamRequest(method=method, target="/", headers=[], body=None))
 
 
