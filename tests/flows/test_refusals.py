@@ -8,7 +8,7 @@ import pytest
 
 from doorward.core.errors import UnauthenticatedError, UnavailableError
 from doorward.core.identity import Caller
-from doorward.core.model import EntityUid
+from doorward.core.model import Entity, EntityUid
 from doorward.core.obligation import Budget, Cap, Limit, Mask, Notify, ReadOnly, StepUp
 
 DANA = EntityUid.of("User", "dana")
@@ -44,6 +44,21 @@ async def test_what_may_not_be_seen_is_answered_as_the_upstream_does(stage):
     answer, body = await stage.play(body=b'{"model":"secret"}')
     assert (answer.status, body) == (404, b'{"error":"no such model"}')
     assert stage.diary == ["record:decision:deny:not_found"]
+
+
+async def test_a_hidden_name_under_a_visible_one_is_refused_as_a_missing_one_is(stage):
+    parent = EntityUid.of("Model", "llm")
+    stage.point.entities[parent] = Entity(parent, {})
+    stage.point.hidden.add(SECRET)
+    hidden, hidden_body = await stage.play(body=b'{"model":"secret"}')
+    missing, missing_body = await stage.play(body=b'{"model":"absent"}')
+    told = [json.loads(body) for body in (hidden_body, missing_body)]
+    assert hidden.status == missing.status == 403
+    assert [t.pop("resource") for t in told] == ['Model::"llm/secret"', 'Model::"llm/absent"']
+    assert [t.pop("request_id") for t in told]
+    assert told[0] == told[1]
+    # The record tells what was really asked and decided.
+    assert stage.log.records[0].resource == 'Model::"llm/secret"'
 
 
 async def test_one_denied_name_among_several_denies_all(stage):

@@ -36,7 +36,8 @@ class Naming(msgspec.Struct, frozen=True, kw_only=True):
     """State what a request does. `route` is the matched template, for records and metrics.
 
     `lists` marks an answer that the adapter filters name by name: each name is decided as `view`.
-    `detail` is for the adapter's own use between `name` and `forward`.
+    `detail` is for the adapter's own use between `name` and `forward`. `within` is filled in for
+    `not_found`: the nearest name above a hidden one that this caller may view, if there is any.
     """
 
     asks: tuple[Ask, ...]
@@ -45,6 +46,7 @@ class Naming(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     lists: bool = False
     detail: object = None
+    within: EntityUid | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

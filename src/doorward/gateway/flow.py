@@ -18,16 +18,18 @@ from doorward.core.clock import Clock
 from doorward.core.decision import Decision, Effect
 from doorward.core.errors import DeniedError, DoorwardError, UnavailableError
 from doorward.core.ids import IdSource
+from doorward.core.model import EntityUid
 from doorward.core.ports import AuditLog, LimitExceeded, LimitStore, Reservation
 from doorward.core.record import DecisionRecord
 from doorward.core.wire import Answer, Peer, Request, UpstreamClient
+from doorward.gateway.absence import absence
 from doorward.gateway.adapter import Adapter, BodyNeed, Naming, Refining, Refusal, UnknownRouteError
 from doorward.gateway.body import NoBody, declared_length, too_large, whole
 from doorward.gateway.circumstances import PURPOSE_HEADER, Circumstances, purpose_of
 from doorward.gateway.faults import origin_of
 from doorward.gateway.floods import Floods
 from doorward.gateway.forwarding import Forwarding, Rejudge
-from doorward.gateway.judgement import is_hidden, judge
+from doorward.gateway.judgement import Judged, is_hidden, judge
 from doorward.gateway.obligations import breaks_readonly, challenge_of, counters, impossible, unmet_step_up
 from doorward.gateway.passage import Passage
 from doorward.gateway.ports import Authenticates, Meter, Point, Standpoint
@@ -230,30 +232,40 @@ class Flow:
             raise TurnedAway(
                 refusal("denied", "The request names nothing that could be allowed.", request_id)
             )
-        hidden = is_hidden(standpoint, judgement, circumstances)
-        refused = self._explained(visit, standpoint)
-        if hidden:
-            refused = refusal("not_found", refused.detail, request_id)
-        raise TurnedAway(refused, hidden=hidden)
+        if is_hidden(standpoint, judgement, circumstances):
+            raise self._absent(visit, standpoint)
+        denied = judgement.denied[0]
+        visit.explained = explained = self._explained(visit, standpoint, denied)
+        raise TurnedAway(_said(denied, explained, resource=denied.request.resource, request_id=request_id))
 
-    def _explained(self, visit: Visit, standpoint: Standpoint) -> Refusal:
-        denied = visit.judgement.denied[0] if visit.judgement is not None else None
-        if denied is None:
-            return refusal("denied", "Denied.", visit.request.id)
+    def _absent(self, visit: Visit, standpoint: Standpoint) -> TurnedAway:
+        """Answer for a hidden name what is answered for one that does not exist: maybe a plain denial."""
+        _, circumstances, naming = decided_on(visit)
+        request_id = visit.request.id
+        not_found = TurnedAway(refusal("not_found", "No such name.", request_id), hidden=True)
         try:
-            explained = standpoint.explain(denied.request, denied.decision, visit.caller)
+            missing = absence(
+                standpoint, naming.asks, circumstances=circumstances, now=self._clock.now(), mark=request_id
+            )
+        except Exception as error:  # noqa: BLE001 -- what cannot be judged visible is hidden
+            _log.error("absence_failed", error=origin_of(error))
+            return not_found
+        if missing is None:
+            return not_found
+        visit.naming = msgspec.structs.replace(naming, within=missing.within)
+        if missing.judgement.allowed:
+            return not_found
+        denied = missing.judgement.denied[0]
+        explained = self._explained(visit, standpoint, denied)
+        said = _said(denied, explained, resource=missing.named(denied), request_id=request_id)
+        return TurnedAway(msgspec.structs.replace(said, detail=missing.restored(said.detail)))
+
+    def _explained(self, visit: Visit, standpoint: Standpoint, denied: Judged) -> Decision:
+        try:
+            return standpoint.explain(denied.request, denied.decision, visit.caller)
         except Exception as error:  # noqa: BLE001 -- a denial without an explanation is still a denial
             _log.error("explanation_failed", error=origin_of(error))
-            explained = Decision(Effect.DENY)
-        visit.explained = explained
-        asked = denied.request
-        return of_decision(
-            explained,
-            principal=asked.principal,
-            action=asked.action.id,
-            resource=asked.resource,
-            request_id=visit.request.id,
-        )
+            return Decision(Effect.DENY)
 
     # (6) Reserve
 
@@ -335,6 +347,16 @@ class Flow:
         if self._meter is not None:
             seconds = self._clock.monotonic() - visit.started
             self._meter.answered(upstream=visit.upstream, code=code, status=status, seconds=seconds)
+
+
+def _said(denied: Judged, explained: Decision, *, resource: EntityUid, request_id: str) -> Refusal:
+    return of_decision(
+        explained,
+        principal=denied.request.principal,
+        action=denied.request.action.id,
+        resource=resource,
+        request_id=request_id,
+    )
 
 
 def _identified(answer: Answer, request_id: str) -> Answer:

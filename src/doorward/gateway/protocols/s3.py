@@ -155,8 +155,16 @@ class S3Adapter:
 
     def not_found(self, request: Request, naming: Naming, request_id: str) -> Answer:
         """Return what the upstream answers for a name that does not exist."""
-        detail = _detail(naming)
-        return s3_errors.absent(request, detail.call, detail.keys, request_id)
+        detail, within = _detail(naming), naming.within
+        call = detail.call
+        bucket = f"{self.settings.name}/{call.bucket if call.source is None else call.source[0]}/"
+        # Without anything visible above it, the caller cannot tell in which bucket she looks in vain.
+        in_bucket = within is not None and f"{within.id}/".startswith(bucket)
+        if call.operation in LISTING and in_bucket:
+            return self._lister.empty(detail, request_id)
+        return s3_errors.absent(
+            request, call, detail.keys, request_id, bucket_exists=within is None or in_bucket
+        )
 
 
 def _detail(naming: Naming) -> S3Detail:

@@ -62,29 +62,40 @@ def missing(request: Request, code: str, request_id: str, *, resource: str = "")
     )
 
 
-def absent(request: Request, call: S3Call, keys: tuple[str, ...], request_id: str) -> Answer:
-    """Return what an upstream answers to `call` when the name in it does not exist."""
+def absent(
+    request: Request, call: S3Call, keys: tuple[str, ...], request_id: str, *, bucket_exists: bool
+) -> Answer:
+    """Return what an upstream answers to `call` when the name in it does not exist.
+
+    `bucket_exists`: whether its bucket does, as far as this caller may know.
+    """
+    code, resource = "NoSuchBucket", call.bucket
     match call.operation:
-        case "GetObject" | "HeadObject" | "CopyObject":
-            key = call.source[1] if call.source is not None else call.key
-            return missing(request, "NoSuchKey", request_id, resource=key)
-        case (
-            "UploadPart" | "UploadPartCopy" | "CompleteMultipartUpload" | "AbortMultipartUpload" | "ListParts"
-        ):
-            return missing(request, "NoSuchUpload", request_id, resource=call.key)
-        case "DeleteObject":
-            # S3 deletes what is not there with success.
-            return Answer(status=204, headers=[("x-amz-request-id", request_id)], body=b"")
-        case "DeleteObjects" if len(keys) == 1:
-            return xml_answer(200, write_xml("DeleteResult", [("Deleted", [("Key", keys[0])])]))
-        case "DeleteObjects":
-            return error_answer(
-                status=403,
-                code="AccessDenied",
-                message="Nothing was deleted, as not all of these keys may be. Delete them one by one.",
-                request_id=request_id,
-            )
-    return missing(request, "NoSuchBucket", request_id, resource=call.bucket)
+        case _ if not bucket_exists:
+            pass
+        case "GetObject" | "HeadObject" | "CopyObject" | "UploadPartCopy":
+            code, resource = "NoSuchKey", _named(call)
+        case "UploadPart" | "CompleteMultipartUpload" | "AbortMultipartUpload" | "ListParts":
+            code, resource = "NoSuchUpload", call.key
+        case "DeleteObject" | "DeleteObjects":
+            return _nothing_deleted(keys, request_id)
+    return missing(request, code, request_id, resource=resource)
+
+
+def _nothing_deleted(keys: tuple[str, ...], request_id: str) -> Answer:
+    """Return what deleting a missing key is answered with: S3 deletes what is not there with success."""
+    own = {"x-amz-request-id": request_id}
+    match keys:
+        case ():
+            return Answer(status=204, headers=list(own.items()), body=b"")
+        case (key,):
+            return xml_answer(200, write_xml("DeleteResult", [("Deleted", [("Key", key)])]), own)
+    return error_answer(
+        status=403,
+        code="AccessDenied",
+        message="Nothing was deleted, as not all of these keys may be. Delete them one by one.",
+        request_id=request_id,
+    )
 
 
 async def upstream_error(request: Request, call: S3Call, answer: UpstreamAnswer) -> Answer:
@@ -94,7 +105,7 @@ async def upstream_error(request: Request, call: S3Call, answer: UpstreamAnswer)
     code, message = _said(body)
     if answer.status == _NOT_FOUND:
         code = code if code in _MISSING else ("NoSuchKey" if call.key else "NoSuchBucket")
-        resource = call.bucket if code == "NoSuchBucket" else call.key
+        resource = call.bucket if code == "NoSuchBucket" else _named(call)
         return missing(request, code, request.id, resource=resource)
     return error_answer(
         status=answer.status,
@@ -103,6 +114,11 @@ async def upstream_error(request: Request, call: S3Call, answer: UpstreamAnswer)
         request_id=request.id,
         head=request.method == "HEAD",
     )
+
+
+def _named(call: S3Call) -> str:
+    """Return the key that is missing: of a copy it is the source, whose absence alone is answered so."""
+    return call.key if call.source is None else call.source[1]
 
 
 def _said(body: bytes) -> tuple[str, str]:

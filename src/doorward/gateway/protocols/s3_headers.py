@@ -66,7 +66,12 @@ def written(request: Request, *, copy: bool = False) -> Headers:
 def answered(headers: Iterable[tuple[str, str]]) -> Headers:
     """Return the headers of an upstream's answer that the caller gets."""
     lowered = [(name.lower(), value) for name, value in headers]
-    return [(name, value) for name, value in lowered if name in _ANSWER or name.startswith(_FREE)]
+    return [
+        (name, value)
+        for name, value in lowered
+        # Some stores say of a plain deletion that it left no marker; others, and we, say nothing.
+        if (name in _ANSWER or name.startswith(_FREE)) and (name, value) != ("x-amz-delete-marker", "false")
+    ]
 
 
 def answered_masked(headers: Iterable[tuple[str, str]]) -> Headers:

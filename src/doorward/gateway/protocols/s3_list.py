@@ -114,6 +114,11 @@ class Lister:
         truncated = bool(shown) and len(visible) > most
         return xml_answer(_OK, self._write(detail, shown, truncated=truncated))
 
+    def empty(self, detail: S3Detail, request_id: str) -> Answer:
+        """Return the list of a prefix that nothing lies under."""
+        body = self._write(detail, [], truncated=False)
+        return xml_answer(_OK, body, {"x-amz-request-id": request_id})
+
     async def _entries(
         self, detail: S3Detail, client: UpstreamClient, span: _Span, *, first: int = _PAGE
     ) -> AsyncGenerator[Entry, None]:

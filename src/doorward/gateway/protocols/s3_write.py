@@ -169,6 +169,8 @@ class Writer:
             return Answer(status=answer.status, headers=headers, body=b"")
         if call.operation == "CompleteMultipartUpload":
             return _completed(request, call, body)
+        if call.operation == "DeleteObjects":
+            body = _deleted(body)
         result = xml_answer(answer.status, body)
         result.headers += headers
         return result
@@ -185,8 +187,11 @@ class Writer:
             return headers
         # The caller may hold the veiled tag that HEAD and lists show.
         answer = await self._upstream.send(client, Outgoing(method="HEAD", bucket=bucket, key=key))
+        if answer.status != _OK:
+            # A source that is not there is said before any condition on it is looked at.
+            return await upstream_error(request, call, answer)
         await answer.close()
-        etag = s3_headers.find(answer.headers, "etag") if answer.status == _OK else ""
+        etag = s3_headers.find(answer.headers, "etag")
         veiled = self._veil.shown(bucket=bucket, key=key, etag=etag, form=VIEWED)
         if not etag or wanted.strip('"') not in {etag.strip('"'), veiled.strip('"')}:
             return error_answer(
@@ -277,6 +282,22 @@ async def _no_body(request: Request) -> None:
     async for chunk in request.body.chunks():
         if chunk:
             raise InvalidRequestError("this operation takes no body")
+
+
+def _deleted(body: bytes) -> bytes:
+    """Write the result of a deletion anew, so that it reads alike for every key."""
+    try:
+        root = read_xml(body)
+    except InvalidRequestError:
+        raise UnavailableError(
+            "the upstream's answer cannot be read", hint="Look whether the objects are there."
+        ) from None
+    entries: list[tuple[str, object]] = []
+    for entry in root:
+        texts = {local(child): child.text or "" for child in entry}
+        kept = ("Key",) if local(entry) == "Deleted" else ("Key", "Code", "Message")
+        entries.append((local(entry), [(name, texts[name]) for name in kept if name in texts]))
+    return write_xml("DeleteResult", entries)
 
 
 def _completed(request: Request, call: S3Call, body: bytes) -> Answer:
