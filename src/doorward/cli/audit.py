@@ -11,20 +11,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from doorward.cli import audit_rows
 from doorward.cli.connection import DEFAULT_DATA, DataOption
-from doorward.cli.output import Exit, JsonFlag, guarded, printable, say, table
+from doorward.cli.output import Exit, JsonFlag, guarded, printable, say
+from doorward.core.errors import UnavailableError
 
 if TYPE_CHECKING:
+    from doorward.audit.reader import AuditReader
     from doorward.audit.verify import Break, Report
 
 AUDIT_DIRECTORY = "audit"
-_COLUMNS = ("time", "", "who", "action", "what", "why", "request")
 _POLL = 0.2
 
 _Number = Annotated[int, typer.Option("-n", "--number", min=0, help="How many of the newest records.")]
 _Principal = Annotated[str, typer.Option(help='A name (dana) or an entity (User::"dana").')]
 _Since = Annotated[str, typer.Option(help="2026-11-23T08:00:00Z, 2026-11-23, or 15m, 2h, 7d ago.")]
 _Until = Annotated[str, typer.Option(help="Like --since; records before it.")]
+_Wide = Annotated[bool, typer.Option("--wide", help="Whole dates, names and request ids.")]
 _Kind = Annotated[str, typer.Option(help="decision, outcome, admin or log.")]
 
 
@@ -36,26 +39,26 @@ def register(app: typer.Typer) -> None:
     app.add_typer(noun, name="audit")
 
 
-def tail(
+def tail(  # noqa: PLR0913 -- one option per choice
     *,
     data: DataOption = DEFAULT_DATA,
     number: _Number = 20,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as records come.")] = False,
     kind: _Kind = "",
+    wide: _Wide = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show the newest records, oldest of them first."""
     from doorward.audit.follow import Follower
     from doorward.audit.query import Query
-    from doorward.audit.reader import AuditReader
 
     query = Query(kind=kind)
-    reader = AuditReader(data / AUDIT_DIRECTORY)
+    reader = _reader(data)
     follower = Follower(reader, query=query)
-    _show(reversed(reader.latest(number, query).records), as_json=as_json)
+    shown = _show(reversed(reader.latest(number, query).records), as_json=as_json, wide=wide)
     try:
         while follow:
-            _show(follower.poll(), as_json=as_json)
+            shown |= _show(follower.poll(), as_json=as_json, wide=wide, header=not shown)
             time.sleep(_POLL)
     except KeyboardInterrupt:
         return
@@ -75,20 +78,20 @@ def search(  # noqa: PLR0913 -- one option per condition
     until: _Until = "",
     text: Annotated[str, typer.Option(help="Text anywhere in the record.")] = "",
     number: _Number = 0,
+    wide: _Wide = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find records that meet every condition given; with -n only the newest so many."""
     from doorward.audit.query import Query, moment
-    from doorward.audit.reader import AuditReader
 
     now = _now()
     query = Query(
         principal=principal, decision=decision, action=action, resource=resource, code=code, kind=kind,
         request_id=request, since=moment(since, now), until=moment(until, now), text=text,
     )  # fmt: skip
-    reader = AuditReader(data / AUDIT_DIRECTORY)
+    reader = _reader(data)
     found = reversed(reader.latest(number, query).records) if number else reader.records(query)
-    _show(found, as_json=as_json)
+    _show(found, as_json=as_json, wide=wide)
 
 
 def export(
@@ -100,11 +103,10 @@ def export(
 ) -> None:
     """Print every record, one a line, as JSON in plain ASCII."""
     from doorward.audit.query import Query, moment
-    from doorward.audit.reader import AuditReader
 
     now = _now()
     query = Query(since=moment(since, now), until=moment(until, now))
-    _show(AuditReader(data / AUDIT_DIRECTORY).records(query), as_json=True)
+    _show(_reader(data).records(query), as_json=True)
 
 
 def verify(
@@ -169,30 +171,33 @@ _VERBS = {
 }  # fmt: skip
 
 
-def _show(records: Iterable[Mapping[str, Any]], *, as_json: bool) -> None:
-    """Print records as they come; a reader that leaves (`| head`) is no error."""
+def _reader(data: Path) -> AuditReader:
+    """Open the log; an empty answer must never mean that nobody looked in the right place."""
+    from doorward.audit.reader import AuditReader
+
+    directory = data / AUDIT_DIRECTORY
+    if not directory.is_dir():
+        raise UnavailableError(
+            f"there is no log in {directory}",
+            hint="Start Doorward with `doorward up`, or name its data directory with --data.",
+        )
+    return AuditReader(directory)
+
+
+def _show(
+    records: Iterable[Mapping[str, Any]], *, as_json: bool, wide: bool = False, header: bool = True
+) -> bool:
+    """Print records, return whether there were any; a reader that leaves (`| head`) is no error."""
+    found = False
     try:
         if as_json:
             for record in records:
+                found = True
                 sys.stdout.write(json.dumps(record, sort_keys=True, ensure_ascii=True) + "\n")
         else:
-            rows = [_row(record) for record in records]
-            if rows:
-                table(_COLUMNS, rows)
+            found = audit_rows.show(records, today=_now().date(), wide=wide, header=header)
         sys.stdout.flush()
     except BrokenPipeError:
         sys.stderr.close()
         raise typer.Exit(Exit.OK) from None
-
-
-def _row(record: Mapping[str, Any]) -> tuple[str, ...]:
-    verdict = str(record.get("decision") or record.get("event") or record["kind"])
-    reasons = record.get("determining") or (record.get("code"),)
-    why = ", ".join(str(reason) for reason in reasons if reason) or str(record.get("detail", ""))
-    if record["kind"] == "outcome":
-        facts = record.get("outcome", {})
-        why = " ".join(f"{name}={facts[name]}" for name in ("status", "bytes", "ended") if name in facts)
-    return (
-        str(record["time"])[:19].replace("T", " "), verdict, str(record.get("principal", "")),
-        str(record.get("action", "")), str(record.get("resource", "")), why, str(record["request_id"]),
-    )  # fmt: skip
+    return found

@@ -18,10 +18,16 @@ _CERTIFICATE_FILE, _KEY_FILE = 0o644, 0o600
 
 def register(app: typer.Typer) -> None:
     """Add `devices` and its commands."""
-    noun = typer.Typer(no_args_is_help=True, help="Devices: list, enrol, revoke.")
+    noun = typer.Typer(help="Devices: list, enrol, revoke.", invoke_without_command=True)
+    noun.callback()(guarded(_default))
     for name, command in (("list", list_devices), ("enrol", enrol), ("revoke", revoke)):
         noun.command(name)(guarded(command))
     app.add_typer(noun, name="devices")
+
+
+def _default(context: typer.Context, *, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -> None:
+    if context.invoked_subcommand is None:
+        list_devices(data=data, as_json=as_json)
 
 
 def list_devices(*, data: DataOption = DEFAULT_DATA, as_json: JsonFlag = False) -> None:

@@ -74,6 +74,7 @@ def list_keys(
     table(
         ("id", "for", "bound to", "expires"),
         [_row(key) for key in keys],
+        unwrapped=("id", "expires"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import IntEnum
 from functools import wraps
 from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
@@ -62,15 +62,29 @@ def emit_lines(rows: Iterable[Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line for people; square brackets are text, not markup."""
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    """Print text for people as it is: no markup, nothing that acts on a terminal."""
+    sys.stdout.write("\n".join(printable(line) for line in text.split("\n")) + "\n")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table for people; cell text is never read as markup."""
-    # Folded, never cut: an id or a name that ends in dots cannot be copied.
-    headings = (Column(name, overflow="fold") for name in columns)
-    grid = Table(*headings, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+def width() -> int:
+    """Return how many columns a table may fill."""
+    return Console().width
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    unwrapped: Collection[str] = (),
+    header: bool = True,
+) -> None:
+    """Print a table for people; cell text is never read as markup.
+
+    Cells are folded, never cut: an id or a name that ends in dots cannot be copied. The
+    `unwrapped` columns take the room they need and the others share the rest.
+    """
+    headings = (Column(name, overflow="fold", no_wrap=name in unwrapped) for name in columns)
+    grid = Table(*headings, box=None, pad_edge=False, header_style="bold", show_header=header)
     for row in rows:
         grid.add_row(*(_plain(cell) for cell in row))
     Console(highlight=False).print(grid)

@@ -33,7 +33,7 @@ def why(
     if story is None:
         raise InvalidRequestError(
             f"no request `{printable(request_id)}` is on record in {data / AUDIT_DIRECTORY}",
-            hint="The id is in the answer's Doorward-Request-Id header and in `doorward audit tail`.",
+            hint="The id is in the answer's Doorward-Request-Id header and in `doorward audit tail --wide`.",
         )
     if as_json:
         sys.stdout.write(json.dumps(story, indent=2, sort_keys=True) + "\n")
@@ -47,21 +47,21 @@ def why(
 def _lines(story: Mapping[str, Any]) -> Iterator[str]:
     who, verdict = story.get("principal") or "nobody", str(story.get("decision", "?")).upper()
     yield f"{verdict}  {who} {story.get('action', '')} {story.get('resource', '')}"
-    yield f"  when      {story['time']}  request {story['request_id']}"
+    yield f"  when        {story['time']}  request {story['request_id']}"
     for check in story.get("checks", ()):
         policies = ", ".join(check.get("determining", ())) or "no policy permits it"
-        yield f"  check     {check['action']} {check['resource']}: {check['decision']} ({policies})"
+        yield f"  check       {check['action']} {check['resource']}: {check['decision']} ({policies})"
     if story.get("code") not in {None, "", "allowed"}:
-        yield f"  code      {story['code']}  {story.get('detail', '')}".rstrip()
+        yield f"  code        {story['code']}  {story.get('detail', '')}".rstrip()
     for label in ("determining", "errors", "advice"):
         for item in story.get(label, ()):
-            yield f"  {label:<9} {item}"
+            yield f"  {label:<11} {item}"
     for item in story.get("would_allow", ()):
-        yield f"  would let in  {item.get('say', '')}  [{item.get('change', '')}]"
+        yield f"  would let in {item.get('say', '')}  [{item.get('change', '')}]"
     for label in ("device", "purpose", "bundle", "entities"):
         if story.get(label):
-            yield f"  {label:<9} {story[label]}"
+            yield f"  {label:<11} {story[label]}"
     for item in story.get("obligations", ()):
-        yield f"  must      {json.dumps(item, sort_keys=True)}"
+        yield f"  must        {json.dumps(item, sort_keys=True)}"
     if story.get("outcome"):
-        yield f"  outcome   {json.dumps(story['outcome'], sort_keys=True)}"
+        yield f"  outcome     {json.dumps(story['outcome'], sort_keys=True)}"

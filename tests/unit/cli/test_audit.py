@@ -65,14 +65,15 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(app: typer.Typer, data: Path, *arguments: str) -> Any:
-    return CliRunner().invoke(app, [*arguments, "--data", str(data)], env={"COLUMNS": "400"})
+def run(app: typer.Typer, data: Path, *arguments: str, columns: int = 400) -> Any:
+    return CliRunner().invoke(app, [*arguments, "--data", str(data)], env={"COLUMNS": str(columns)})
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("audit", "tail"), ("audit", "tail", "--json"), ("audit", "search"), ("audit", "search", "--json"),
+        ("audit", "tail"), ("audit", "tail", "--wide"), ("audit", "tail", "--json"),
+        ("audit", "search"), ("audit", "search", "--json"),
         ("audit", "export", "--json"), ("audit", "verify"), ("audit", "verify", "--json"),
         ("why", "nasty"), ("why", "nasty", "--json"), ("why", NASTY),
     ],
@@ -98,6 +99,41 @@ def test_tail_shows_a_table(app: typer.Typer, data: Path) -> None:
     result = run(app, data, "audit", "tail", "-n", "3")
     assert "read-training" in result.stdout
     assert "allowed-one" in result.stdout
+
+
+def test_eighty_columns_hold_one_record_a_line_without_ids(
+    app: typer.Typer, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "_now", lambda: datetime(2026, 11, 24, tzinfo=UTC))
+    lines = run(app, data, "audit", "search", "--principal", "dana", columns=80).stdout.splitlines()
+    assert [line.split() for line in lines] == [
+        ["time", "UTC", "verdict", "who", "action", "what", "why"],
+        ["11-23", "08:00", "allow", "dana", "read", "Dataset", "store/a", "read-training"],
+        ["11-23", "08:00", "DENY", "dana", "read", "Dataset", "store/a", "denied"],
+    ]
+
+
+def test_the_records_of_today_show_their_second(
+    app: typer.Typer, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "_now", lambda: datetime(2026, 11, 23, 9, tzinfo=UTC))
+    assert "\n08:00:00  allow" in run(app, data, "audit", "tail", columns=80).stdout
+
+
+def test_wide_shows_whole_ids_and_names(app: typer.Typer, data: Path) -> None:
+    shown = run(app, data, "audit", "tail", "--wide", columns=200).stdout
+    assert "allowed-one" in shown
+    assert 'Dataset::"store/a"' in shown
+    assert "2026-11-23 08:00:00" in shown
+
+
+@pytest.mark.parametrize("command", ["tail", "search", "export"])
+def test_a_directory_without_a_log_is_never_an_empty_answer(
+    app: typer.Typer, tmp_path: Path, command: str
+) -> None:
+    answer = run(app, tmp_path / "nowhere", "audit", command)
+    assert answer.exit_code == 8
+    assert "--data" in answer.stderr
 
 
 def test_verify_exits_zero_then_seven_and_names_the_record(app: typer.Typer, data: Path) -> None:
