@@ -321,6 +321,31 @@ async def test_a_header_section_that_only_grows_is_cut_at_its_bound():
         assert flow.seen == []
 
 
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_a_body_larger_than_a_header_section_may_come_at_once_with_its_head(framing):
+    body = b"x" * 600_000
+    framed = b"Content-Length: 600000\r\n\r\n" + body
+    if framing == "chunked":
+        framed = b"Transfer-Encoding: chunked\r\n\r\n927c0\r\n" + body + b"\r\n0\r\n\r\n"
+    async with serving() as (edge, flow):
+        flow.limit = 1_000_000
+        reader, writer = await connect(edge)
+        for _ in range(3):
+            writer.write(POST + framed)
+            head = await head_of(reader)
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            assert await reader.readexactly(600_005) == b"POST:" + body
+        writer.close()
+
+
+async def test_a_refused_body_that_came_at_once_with_its_head_still_gets_its_answer():
+    async with serving() as (edge, _):
+        reader, writer = await connect(edge)
+        writer.write(POST + b"Content-Length: 9000000\r\n\r\n" + b"x" * 500_000)
+        assert (await head_of(reader)).startswith(b"HTTP/1.1 413 ")
+        writer.close()
+
+
 async def test_a_hundred_megabytes_are_413_and_never_held():
     async with serving() as (edge, flow):
         reader, writer = await connect(edge)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from doorward.core.errors import DoorwardError, InvalidRequestError, PayloadTooLargeError
@@ -27,7 +27,7 @@ Refuse = Callable[[DoorwardError, web.BaseRequest], Awaitable[web.StreamResponse
 class GuardedHandler(RequestHandler):
     """One connection: its header sections arrive within the deadline and the bound, or it is closed."""
 
-    __slots__ = ("_deadline", "_guard", "_head_bytes", "_head_due", "busy")
+    __slots__ = ("_body", "_deadline", "_guard", "_head_bytes", "_head_due", "busy")
 
     def __init__(self, guard: GuardedServer, **kwargs: Any) -> None:
         """Start waiting for the first header section."""
@@ -35,6 +35,7 @@ class GuardedHandler(RequestHandler):
         self._guard = guard
         self._deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._body: StreamReader | None = None
         self.busy = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,9 +51,14 @@ class GuardedHandler(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Count and time the bytes of a header section that is not complete yet."""
         before = self._request_count
+        # Also while nobody reads it yet, or no longer: a body is no header section.
+        in_body = self._body is not None and not self._body.is_eof()
         super().data_received(data)
         if self._request_count > before:
+            self._body = self._messages[-1][1]
             self._head_arrived()
+        elif in_body:
+            return
         elif not self.busy and not self._messages:
             self._await_head()
             self._head_bytes += len(data)
