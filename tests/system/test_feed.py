@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from doorward.core.clock import SystemClock
 from doorward.core.errors import ConflictError
@@ -296,3 +297,25 @@ async def test_a_file_in_the_sockets_place_is_left_alone(path: Path, directory: 
     with pytest.raises(ConflictError, match="no socket"):
         await FeedServer(path, directory).start()
     assert path.read_text() == "mine"
+
+
+async def test_waiting_for_the_feed_at_the_start_is_told_once_and_is_no_warning(path: Path) -> None:
+    with capture_logs() as told:
+        async with following(path):
+            await asyncio.sleep(0.7)
+    assert [(line["event"], line["log_level"]) for line in told] == [("feed_awaited", "info")]
+
+
+async def test_a_lost_feed_is_told_once_each_time_it_is_lost(path: Path, directory: Directory) -> None:
+    with capture_logs() as told:
+        async with following(path) as gateway:
+            for _ in range(2):
+                server = FeedServer(path, directory)
+                await server.start()
+                await until(lambda: gateway.client.connected)
+                await server.stop()
+                await until(lambda: not gateway.client.connected)
+    assert "feed_awaited" not in {line["event"] for line in told[1:]}
+    lost = [line["reason"] for line in told if line["event"] == "feed_lost"]
+    assert lost.count("the other end closed it") == 2
+    assert max(lost.count(reason) for reason in lost) == 2

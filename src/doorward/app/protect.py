@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from doorward.cedar.admission import PolicySource, admit
-from doorward.core.errors import ConflictError, InvalidConfigError
+from doorward.core.errors import ConflictError, InvalidConfigError, InvalidRequestError
 from doorward.policies.workspace import packaged_schema
 from doorward.settings import UpstreamSettings
 
@@ -109,11 +109,11 @@ class Plan:
 def plan(kind: str, url: str, *, name: str, config: Path, environment: str = "production") -> Plan:
     """Plan the protection of one system; nothing is written yet.
 
-    Raises InvalidConfigError for a kind, name or URL that cannot be, ConflictError when another
-    upstream or another policy file has that name.
+    Raises InvalidRequestError for a kind, name or URL that cannot be, InvalidConfigError for a
+    configuration that cannot be read, ConflictError when another upstream or policy file has that name.
     """
     if kind not in DEFAULT_NAMES:
-        raise InvalidConfigError(
+        raise InvalidRequestError(
             f"`{kind}` is not a kind that `protect` knows", hint=f"Known: {', '.join(DEFAULT_NAMES)}."
         )
     _require_valid(kind, url, name, environment)
@@ -148,7 +148,7 @@ def _require_valid(kind: str, url: str, name: str, environment: str) -> None:
         first = reason.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        raise InvalidConfigError(
+        raise InvalidRequestError(
             f"{where}: {message}", hint="doorward protect openai http://127.0.0.1:8000"
         ) from None
 

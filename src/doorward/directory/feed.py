@@ -34,6 +34,8 @@ _QUEUED: Final = 1024
 _SEND_TIMEOUT: Final = 30.0
 _LONGEST_LINE: Final = 1 << 30
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+# Both processes start together: nobody should wait for a long pause to end.
+_WAIT_AT_START: Final = 0.2
 
 _decoder = msgspec.json.Decoder(Message)
 log = structlog.get_logger()
@@ -254,6 +256,7 @@ class FeedClient:
         self._version: int | None = None
         self._heard: float | None = None
         self._connected = False
+        self._told = ""
 
     @property
     def connected(self) -> bool:
@@ -271,12 +274,25 @@ class FeedClient:
             try:
                 await self._follow()
             except (OSError, EOFError, TimeoutError, ValueError, DoorwardError) as error:
-                log.warning("feed_lost", reason=str(error) or type(error).__name__)
+                self._tell(error)
             except Exception:  # a callback's fault: start over with the whole state
                 log.exception("feed_callback_failed")
-            wait = _FIRST_WAIT if self._connected else min(wait * 2, _LONGEST_WAIT)
+            longest = _LONGEST_WAIT if self._heard is not None else _WAIT_AT_START
+            wait = _FIRST_WAIT if self._connected else min(wait * 2, longest)
             self._connected = False
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads reconnects, hides nothing
+
+    def _tell(self, error: Exception) -> None:
+        """Log why there is no feed, once per reason; that it is not there yet at the start is no fault."""
+        reason = "the other end closed it" if isinstance(error, EOFError) else str(error)
+        reason = reason or type(error).__name__
+        if reason == self._told:
+            return
+        self._told = reason
+        if self._heard is None and isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            log.info("feed_awaited", socket=str(self._path))
+        else:
+            log.warning("feed_lost", reason=reason)
 
     async def _follow(self) -> None:
         self._version = None
@@ -300,7 +316,7 @@ class FeedClient:
         if message.known is not None:
             self._on_known(message.known)
             self._version = message.known.version
-            self._connected = True
+            self._connected, self._told = True, ""
         elif message.delta is not None:
             self._require_next(message.delta)
             self._on_delta(message.delta)

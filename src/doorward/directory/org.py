@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MAX_NAME: Final = 512
 # A certificate the file states lives as long as the file says so; TLS itself checks its dates.
 UNTIL_REMOVED: Final = datetime(9999, 12, 31, tzinfo=UTC)
+# A person's name may hold quotes; only a type in front of them makes it an entity written in full.
+_IN_FULL: Final = re.compile(r'[A-Za-z_]\w*(::[A-Za-z_]\w*)*::"')
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _SECTIONS: Final = {
     "users": "User", "services": "Service", "agents": "Agent", "devices": "Device",
@@ -189,7 +191,7 @@ class _OrgReader(Reader):
 
     def _named(self, node: yaml.Node, name: str, kind: str) -> EntityUid:
         """Read `dana` or `User::"dana"`; an asset (no kind given) is always written in full."""
-        short = kind and not name.endswith('"')
+        short = kind and _IN_FULL.match(name) is None
         uid = EntityUid.of(kind, name) if short else self._parsed(node, name)
         if uid.kind not in ((kind,) if kind else ASSETS):
             expected = f"a {kind}" if kind else f"one of {', '.join(ASSETS)}"

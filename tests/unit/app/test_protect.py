@@ -14,7 +14,7 @@ from doorward.app import protect
 from doorward.cli import protect as command
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest
-from doorward.core.errors import ConflictError, InvalidConfigError
+from doorward.core.errors import ConflictError, InvalidConfigError, InvalidRequestError
 from doorward.core.model import Action, EntityUid
 from doorward.decisions.point import DecisionPoint
 from doorward.directory.org import offline_snapshot, parse
@@ -137,7 +137,7 @@ def test_a_policy_file_that_is_there_is_not_overwritten(config: Path) -> None:
 def test_what_cannot_be_is_refused_before_anything_is_written(
     config: Path, changes: dict[str, str], said: str
 ) -> None:
-    with pytest.raises(InvalidConfigError, match=said):
+    with pytest.raises(InvalidRequestError, match=said):
         planned(config, **changes)
     assert not list(config.parent.iterdir())
 
@@ -146,7 +146,7 @@ def test_a_url_cannot_smuggle_configuration(config: Path) -> None:
     url = 'http://127.0.0.1/"\n[control]\nlocal_operator = "full'
     try:
         planned(config, url=url).write()
-    except InvalidConfigError:
+    except InvalidRequestError:
         return
     assert "control" not in tomllib.loads(config.read_text())
 

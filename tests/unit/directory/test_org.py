@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -217,3 +218,14 @@ def test_an_asset_may_name_an_owner_who_is_declared_later_and_the_plan_says_so()
     said = undeclared(org, {entity.uid for entity in org.entities})
     assert len(said) == 2
     assert said[0].startswith('org.yaml:14: `owner` of Dataset::"store/training" is User::"omar"')
+
+
+@pytest.mark.parametrize("name", ["Ann O'Neil", 'the "quoted"', "ünï code", "a::b", 'Ann "x'])
+def test_a_persons_name_may_hold_spaces_quotes_and_any_letter(name: str) -> None:
+    known = offline_snapshot(parse(json.dumps({"users": {name: {"clearance": 1}}}), "org.yaml"))
+    assert known.entity(uid("User", name)) is not None
+
+
+def test_a_name_written_in_full_keeps_its_kind() -> None:
+    known = offline_snapshot(parse("""users: { 'Doorward::User::"dana"': {} }""", "org.yaml"))
+    assert known.entity(uid("User", "dana")) is not None
