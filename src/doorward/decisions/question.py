@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from ipaddress import ip_interface
@@ -18,6 +18,8 @@ from doorward.core.model import NAMESPACE, Action, EntityUid
 from doorward.core.values import uid_from_json
 from doorward.decisions.point import Standpoint
 from doorward.directory.snapshot import Snapshot
+
+_DECLARED = frozenset({"User", "Service", "Agent", "Device", "Model", "Dataset", "Endpoint", "Tool"})
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,7 +47,10 @@ def answer(question: Question, standpoint: Standpoint, now: datetime, *, explain
     if refused is not None:
         return refused
     decision = standpoint.decide(request)
-    return standpoint.explain(request, decision, None) if explain else decision
+    if not explain:
+        return decision
+    told = standpoint.explain(request, decision, None)
+    return msgspec.structs.replace(told, advice=(*told.advice, *_unknown(request, standpoint.snapshot)))
 
 
 def request_of(question: Question, snapshot: Snapshot, now: datetime) -> AccessRequest:
@@ -68,6 +73,13 @@ def context_of(
     Raises InvalidRequestError for a circumstance that does not exist or cannot have that value.
     """
     return _with_context(_neutral(principal, snapshot, now), document)
+
+
+def _unknown(request: AccessRequest, snapshot: Snapshot) -> Iterator[str]:
+    """Say which names nobody declared: the commonest reason of a deny is a slip of the pen."""
+    for uid in (request.principal, request.resource):
+        if uid.kind in _DECLARED and snapshot.resolve(uid) is None:
+            yield f"{uid} is not known: declare it in org.yaml, or correct its name."
 
 
 def _not_hers(question: Question, request: AccessRequest, standpoint: Standpoint) -> Decision | None:

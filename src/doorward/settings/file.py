@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from doorward.core.errors import InvalidConfigError
 from doorward.settings.sections import (
@@ -36,7 +37,9 @@ def load(path: Path | None = None, *, data: Path | None = None) -> Settings:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as reason:
-        raise InvalidConfigError(f"{file}: {reason}", hint="The file is TOML: key = value.") from reason
+        line = re.search(r"at line (\d+)", str(reason))
+        place = f"{file}:{line[1]}" if line else f"{file}:{len(text.splitlines())}"
+        raise InvalidConfigError(f"{place}: {reason}", hint="The file is TOML: key = value.") from reason
     document["base"] = file.parent.absolute()
     if data is not None:
         document["data"] = data
@@ -72,8 +75,21 @@ def _explained(error: ValidationError, file: Path, text: str) -> InvalidConfigEr
         near = difflib.get_close_matches(str(where[-1]), known, n=1)
         hint = f"Did you mean `{near[0]}`?" if near else f"Known keys here: {', '.join(known)}."
         return InvalidConfigError(f"{place}: unknown key `{dotted}`", hint=hint)
+    if first["type"] == "missing":
+        return InvalidConfigError(f"{place}: `{dotted}` is missing")
+    if first["type"] == "literal_error":
+        return _not_a_choice(error, first, f"{place}: {dotted}")
     message = first["msg"].removeprefix("Value error, ")
     return InvalidConfigError(f"{place}: {dotted + ': ' if dotted else ''}{message}")
+
+
+def _not_a_choice(error: ValidationError, first: ErrorDetails, place: str) -> InvalidConfigError:
+    """Name the nearest of a closed set of words; only then is what was written shown."""
+    written = next(str(one["input"]) for one in error.errors() if one["loc"] == first["loc"])
+    choices = re.findall(r"'([^']*)'", str(first.get("ctx", {}).get("expected", "")))
+    near = difflib.get_close_matches(written, choices, n=1)
+    hint = f"Did you mean `{near[0]}`?" if near else ""
+    return InvalidConfigError(f"{place}: `{written}` is not one of {', '.join(choices)}", hint=hint)
 
 
 def _without_tag(where: tuple[int | str, ...]) -> tuple[int | str, ...]:

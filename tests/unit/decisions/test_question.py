@@ -119,3 +119,17 @@ def test_reasons_name_the_policies_words(standpoint: Standpoint) -> None:
     assert (reason["id"], reason["effect"]) == ("owner-reads-own-data", "permit")
     assert "data.cedar:" in reason["place"]
     assert reason["doc"]
+
+
+def test_a_name_nobody_declared_is_said(standpoint: Standpoint) -> None:
+    question = Question(principal='User::"dna"', action="read", resource='Dataset::"store/trainin"')
+    decision = answer(question, standpoint, NOW)
+    assert not decision.allowed
+    assert [advice.split(" is not known")[0] for advice in decision.advice[-2:]] == [
+        'User::"dna"', 'Dataset::"store/trainin"',
+    ]  # fmt: skip
+
+
+def test_what_a_declared_name_covers_is_known(standpoint: Standpoint) -> None:
+    question = Question(principal='User::"dana"', action="read", resource='Dataset::"store/training/a/b.csv"')
+    assert not any("not known" in advice for advice in answer(question, standpoint, NOW).advice)

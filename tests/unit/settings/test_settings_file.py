@@ -56,7 +56,8 @@ def test_secrets_are_read_from_files(write, tmp_path: Path) -> None:
         ("kind =", "knd =", ":6: unknown key `upstream.0.knd`\n  Did you mean `kind`?"),
         ("${TEST_LLM_KEY}", "sk-2", ":8: upstream.0.credential.value: a literal secret does not belong here"),
         ("TEST_LLM_KEY", "TEST_NO_SUCH", "the environment variable TEST_NO_SUCH is not set"),
-        ('"openai"', '"opnai"', ":6: upstream.0.kind:"),
+        ('"openai"', '"opnai"', ":6: upstream.0.kind: `opnai` is not one of openai, "),
+        ('"openai"', '"opnai"', "Did you mean `openai`?"),
         (
             "http://127.0.0.1:9001",
             "http://10.0.0.1",
@@ -67,7 +68,9 @@ def test_secrets_are_read_from_files(write, tmp_path: Path) -> None:
         ("127.0.0.1:8640", "0.0.0.0:8640", "plain HTTP is refused off loopback"),
         ("127.0.0.1:8640", "8640", ":2: gateway.listen: `8640` is not HOST:PORT"),
         ('"llm"', '"LLM/x"', ":5: upstream.0.name:"),
-        ("[gateway]", "[gateway", "line 1"),
+        ("[gateway]", "[gateway", "doorward.toml:1: "),
+        ("${TEST_LLM_KEY}", '" = [', "doorward.toml:8: "),
+        ('kind = "openai"\n', "", ":4: `upstream.0.kind` is missing"),
     ],
 )
 def test_a_mistake_is_named_with_its_line_and_the_right_key(write, old: str, new: str, said: str) -> None:
