@@ -375,3 +375,11 @@ async def test_a_caller_revoked_while_her_body_arrived_is_denied(stage):
     answer, _ = await stage.play()
     assert answer.status == 403
     assert stage.upstream.seen == []
+
+
+async def test_a_request_that_names_too_much_is_413_and_decides_nothing(stage):
+    names = ",".join(f"m{number}" for number in range(1001))
+    answer, _ = await stage.play(body=json.dumps({"model": names}).encode())
+    assert answer.status == 413
+    assert stage.point.asked == []
+    assert stage.upstream.seen == []

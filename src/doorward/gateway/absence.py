@@ -19,10 +19,13 @@ from doorward.gateway.ports import Standpoint
 
 
 class Absence(msgspec.Struct, frozen=True):
-    """State what would be decided if the hidden names did not exist; `within` is what they lie under."""
+    """State what would be decided if the hidden names did not exist; `within` is what the first lies under.
 
-    judgement: Judgement
-    within: EntityUid
+    `judgement` holds the denials that would be, None if there would be none.
+    """
+
+    judgement: Judgement | None
+    within: EntityUid | None
     names: Mapping[EntityUid, EntityUid]
 
     def named(self, judged: Judged) -> EntityUid:
@@ -44,22 +47,30 @@ def absence(
     `mark` is a text no name has: the request's id. None if nothing above a hidden name may be viewed either:
     then a missing name is as unknown as a hidden one.
     """
+    several = len(principals_of(circumstances)) > 1
     replaced: list[Ask] = []
     names: dict[EntityUid, EntityUid] = {}
     within: EntityUid | None = None
     for ask in asks:
-        if _seen(standpoint, ask.resource, circumstances):
-            replaced.append(ask)
+        wanted = ask
+        if not _seen(standpoint, ask.resource, circumstances):
+            above = next((u for u in _above(ask.resource) if _seen(standpoint, u, circumstances)), None)
+            if above is None:
+                return None
+            stand_in = EntityUid(above.type, f"{above.id}/{mark}-{len(names)}")
+            names[stand_in], within = ask.resource, within or above
+            wanted = Ask(ask.action, stand_in)
+        if several:
+            replaced.append(wanted)
             continue
-        above = next((u for u in _above(ask.resource) if _seen(standpoint, u, circumstances)), None)
-        if above is None:
-            return None
-        stand_in = EntityUid(above.type, f"{above.id}/{mark}-{len(names)}")
-        names[stand_in], within = ask.resource, above
-        replaced.append(Ask(ask.action, stand_in))
-    if within is None:
-        return None
-    return Absence(judge(standpoint, replaced, circumstances=circumstances, now=now), within, names)
+        # The first denial is what is said: a request that names much does not take longer for being hidden.
+        judgement = judge(standpoint, (wanted,), circumstances=circumstances, now=now)
+        if not judgement.allowed:
+            return Absence(judgement, within, names)
+    if several:
+        judgement = judge(standpoint, replaced, circumstances=circumstances, now=now)
+        return Absence(judgement, within, names)
+    return Absence(None, within, names)
 
 
 def _seen(standpoint: Standpoint, uid: EntityUid, circumstances: Circumstances) -> bool:

@@ -16,7 +16,7 @@ import structlog
 
 from doorward.core.clock import Clock
 from doorward.core.decision import Decision, Effect
-from doorward.core.errors import DeniedError, DoorwardError, UnavailableError
+from doorward.core.errors import DeniedError, DoorwardError, PayloadTooLargeError, UnavailableError
 from doorward.core.ids import IdSource
 from doorward.core.model import EntityUid
 from doorward.core.ports import AuditLog, LimitExceeded, LimitStore, Reservation
@@ -42,6 +42,8 @@ from doorward.settings import GatewaySettings
 _log = structlog.get_logger()
 REQUEST_ID_HEADER = "Doorward-Request-Id"
 _NAMING_ATTEMPTS = 3
+# Each name is decided while nobody else's request is: more at once would keep the others waiting.
+_MOST_ASKS = 1000
 
 
 class Flow:
@@ -170,6 +172,11 @@ class Flow:
                 ) from unknown
             if isinstance(adapter, Refining):
                 naming = await self._refined(visit, adapter, naming)
+            if len(naming.asks) > _MOST_ASKS:
+                raise PayloadTooLargeError(
+                    f"the request names {len(naming.asks)} things, and {_MOST_ASKS} are decided at once",
+                    hint="Send it in parts.",
+                )
             if self._point.changed == visit.generation:
                 return naming
         raise UnavailableError("what is known changed while the request was read", hint="Try again.")
@@ -253,7 +260,7 @@ class Flow:
         if missing is None:
             return not_found
         visit.naming = msgspec.structs.replace(naming, within=missing.within)
-        if missing.judgement.allowed:
+        if missing.judgement is None or missing.judgement.allowed:
             return not_found
         denied = missing.judgement.denied[0]
         explained = self._explained(visit, standpoint, denied)

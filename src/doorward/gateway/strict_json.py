@@ -7,6 +7,7 @@ Here a body has one reading or none: what is decided on is what the upstream wil
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
@@ -19,6 +20,10 @@ from doorward.core.wire import Request
 MAX_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 64
 MAX_KEYS = 50_000
+# What a document may hold beside text: millions of tiny values keep every other request waiting.
+MAX_CONTAINERS = 50_000
+MAX_VALUES = 500_000
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 _CHARSETS = ("utf-8", "utf8", '"utf-8"')
 
@@ -66,6 +71,7 @@ def read_json(body: bytes, *, known: Collection[str] = (), max_bytes: int = MAX_
             f"the JSON body has {len(body)} bytes, more than the {max_bytes} allowed",
             hint="Send it in parts.",
         )
+    _bound_values(body)
     _require_strict_grammar(body)
     document = _decode_without_duplicates(body)
     if type(document) is not dict:
@@ -73,6 +79,22 @@ def read_json(body: bytes, *, known: Collection[str] = (), max_bytes: int = MAX_
     _bound_depth(document)
     refuse_variants(document, known)
     return document
+
+
+def _bound_values(body: bytes) -> None:
+    """Refuse a body of too many values before any of them is built; what stands in strings is no value."""
+    if _containers(body) <= MAX_CONTAINERS and body.count(b",") <= MAX_VALUES:
+        return
+    bare = _STRINGS.sub(b"", body)
+    if _containers(bare) > MAX_CONTAINERS or bare.count(b",") > MAX_VALUES:
+        raise PayloadTooLargeError(
+            f"the JSON body has more than {MAX_CONTAINERS} objects and lists, or {MAX_VALUES} values",
+            hint="Send it in parts.",
+        )
+
+
+def _containers(text: bytes) -> int:
+    return text.count(b"[") + text.count(b"{")
 
 
 def _require_strict_grammar(body: bytes) -> None:

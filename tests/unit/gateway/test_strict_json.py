@@ -273,3 +273,18 @@ def test_no_escaped_spelling_of_a_key_gets_past_the_duplicate_check(key: str, da
     body = f'{{"{spelled()}":1,"{spelled()}":2}}'.encode()
     with pytest.raises(InvalidRequestError, match="twice"):
         read_json(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"m":[' + b"[]," * 400_000 + b"[]]}", b'{"m":[' + b"1," * 2_000_000 + b"1]}"]
+)
+def test_millions_of_tiny_values_are_refused_before_they_are_built(body: bytes) -> None:
+    started = time.monotonic()
+    with pytest.raises(PayloadTooLargeError, match="values"):
+        read_json(body)
+    assert time.monotonic() - started < 0.5
+
+
+def test_brackets_and_commas_in_text_are_no_values() -> None:
+    text = '[{,"\\' * 200_000
+    assert read_json(json.dumps({"prompt": text}).encode()) == {"prompt": text}
