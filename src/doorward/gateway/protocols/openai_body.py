@@ -156,7 +156,7 @@ def _read_items(value: Any, where: str) -> None:
     if value is None or isinstance(value, str):
         return
     for item in _objects(value, where):
-        refuse_variants(item, {"role", "content", "type", "id", "output", "summary"})
+        refuse_variants(item, {"role", "content", "type", "id", "output", "summary", "audio"})
         kind = item.get("type", "message")
         if not isinstance(kind, str) or kind not in _ITEMS:
             _refuse(
@@ -165,6 +165,15 @@ def _read_items(value: Any, where: str) -> None:
             )
         for key in ("content", "output", "summary"):
             _read_content(item.get(key))
+        _refuse_stored_audio(item)
+
+
+def _refuse_stored_audio(item: dict[str, Any]) -> None:
+    if item.get("audio") is not None:
+        _refuse(
+            "`audio` in a message names a stored answer, which is not governed yet",
+            "Send the content itself.",
+        )
 
 
 def _read_prediction(value: Any) -> None:

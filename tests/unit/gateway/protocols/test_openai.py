@@ -246,6 +246,8 @@ def responses(**more: Any) -> bytes:
         (body(max_tokens=True), "whole number"),
         (body(n_predict=1.5), "whole number"),
         (body(messages=[{"type": "mcp_call", "role": "user", "content": "x"}]), "mcp_call"),
+        (body(messages=[{"role": "assistant", "audio": {"id": "audio_1"}}]), "audio"),
+        (body(messages=[{"role": "assistant", "Audio": {"id": "audio_1"}}]), "can be read as"),
     ],
 )
 def test_chat_content_that_is_not_governed_yet_is_refused(llm: Any, content: bytes, named: str) -> None:
