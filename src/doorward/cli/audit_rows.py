@@ -11,6 +11,7 @@ from doorward.cli.output import table, width
 # From here on a whole request id fits beside the rest.
 _ROOMY = 130
 _COLUMNS = ("time UTC", "verdict", "who", "action", "what", "why")
+_PLAIN = frozenset({"User", "Model", "Dataset", "Endpoint", "Tool"})
 _UNWRAPPED = ("time UTC", "verdict", "action", "request")
 
 
@@ -53,12 +54,12 @@ def _verdict(record: Mapping[str, Any]) -> str:
 
 
 def _name(entity: str) -> str:
-    """Shorten `User::"dana"` to `dana`; other kinds of principals and assets keep their kind in front."""
+    """Shorten `User::"dana"` to `dana`; only kinds that the name does not make plain stay in front."""
     kind, separator, quoted = entity.partition("::")
     if not separator:
         return entity
     name = quoted.removeprefix('"').removesuffix('"')
-    return name if kind == "User" else f"{kind} {name}"
+    return name if kind in _PLAIN else f"{kind} {name}"
 
 
 def _why(record: Mapping[str, Any]) -> str:

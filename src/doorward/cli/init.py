@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from doorward.cli.output import guarded, say
+from doorward.cli.output import JsonFlag, emit_json, guarded, say
 from doorward.core.errors import ConflictError
 
 _CONFIG = """\
@@ -62,6 +62,8 @@ def register(app: typer.Typer) -> None:
 
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to start; made if it does not exist.")],
+    *,
+    as_json: JsonFlag = False,
 ) -> None:
     """Write a configuration, the schema, a starter pack and its passing tests."""
     wanted = {directory / "doorward.toml": _CONFIG, directory / "org.yaml": _ORG}
@@ -79,6 +81,10 @@ def init(
     for file, text in wanted.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
+    if as_json:
+        emit_json({"written": [str(file) for file in wanted]})
+        return
+    for file in wanted:
         say(f"wrote {file}")
     say("")
     say(f"Next: cd {directory} && doorward test policies && doorward up")

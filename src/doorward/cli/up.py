@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,6 +69,8 @@ async def _all(settings: Settings, config: Path | None) -> int:
             say(f"           /{upstream.name}  ->  {upstream.kind} at {upstream.url}")
         say(f"console  {'https' if settings.control.tls else 'http'}://{settings.control.listen}")
         say(f"data     {settings.data}")
+        if sys.stdout.isatty():
+            say("Ctrl-C stops it.")
         if not settings.upstream:
             say("No upstream is protected yet: `doorward protect KIND URL` writes the configuration for one.")
 

@@ -15,6 +15,7 @@ from doorward.identity import api_keys, refusals
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
 _SIGNATURE_SCHEME = "aws4-hmac-sha256"
 _IN_QUERY = frozenset({"access_token", "api_key", "apikey", "api-key", "x-api-key", "authorization"})
+_OLD_SIGNED_QUERY = "awsaccesskeyid"
 _SIGNED_QUERY = ("x-amz-algorithm", "x-amz-credential", "x-amz-signature")
 
 
@@ -49,6 +50,8 @@ def find(request: Request) -> Credential | None:
     authorization = _only(request, "authorization")
     bare_key = _only(request, "x-api-key")
     signed_url = any(name.lower().startswith(_SIGNED_QUERY) for name, _ in request.query)
+    if any(name.lower() == _OLD_SIGNED_QUERY for name, _ in request.query):
+        raise refusals.old_signature()
     # 3. One credential in one place; the same key in two places is the one exception.
     if signed_url and (authorization is not None or bare_key is not None):
         raise _two_credentials()
@@ -82,6 +85,8 @@ def _of_authorization(value: str) -> Credential:
             raise refusals.token_refused("bearer_malformed")
         case "aws4-hmac-sha256":
             return Credential(Kind.SIGNATURE)
+        case "aws":
+            raise refusals.old_signature()
         case "dpop":
             raise refusals.unknown_scheme("dpop_not_supported")
     raise refusals.unknown_scheme("scheme_not_supported")

@@ -27,6 +27,16 @@ def unknown_scheme(reason: str) -> UnauthenticatedError:
     )
 
 
+def old_signature() -> UnauthenticatedError:
+    """Refuse a signature of AWS's second version (SHA-1), which some clients still make for URLs."""
+    return UnauthenticatedError(
+        "signatures of version 2 are not accepted",
+        hint='Sign with AWS Signature Version 4: in boto3 `Config(signature_version="s3v4")`.',
+        challenge=REALM,
+        reason="signature_v2",
+    )
+
+
 def key_refused(reason: str) -> UnauthenticatedError:
     """Refuse an API key: malformed, unknown, expired or used from elsewhere look alike."""
     return UnauthenticatedError(

@@ -108,8 +108,8 @@ def test_eighty_columns_hold_one_record_a_line_without_ids(
     lines = run(app, data, "audit", "search", "--principal", "dana", columns=80).stdout.splitlines()
     assert [line.split() for line in lines] == [
         ["time", "UTC", "verdict", "who", "action", "what", "why"],
-        ["11-23", "08:00", "allow", "dana", "read", "Dataset", "store/a", "read-training"],
-        ["11-23", "08:00", "DENY", "dana", "read", "Dataset", "store/a", "denied"],
+        ["11-23", "08:00", "allow", "dana", "read", "store/a", "read-training"],
+        ["11-23", "08:00", "DENY", "dana", "read", "store/a", "denied"],
     ]
 
 

@@ -342,6 +342,14 @@ async def test_the_lower_case_scheme_is_no_way_around_the_signature(ask: Ask, re
     assert isinstance(error, UnauthenticatedError)
 
 
+async def test_an_old_signature_is_told_which_one_to_make(ask: Ask, refusal: Refusal) -> None:
+    url = ask(query=(("AWSAccessKeyId", "DW1"), ("Signature", "c2ln"), ("Expires", "1795443422")))
+    for asked in (url, ask(("authorization", "AWS DW1:c2ln"))):
+        error = await refusal(asked)
+        assert isinstance(error, UnauthenticatedError)
+        assert "s3v4" in error.hint
+
+
 @pytest.mark.usefixtures("enrolled")
 async def test_a_signed_request_with_the_devices_certificate_proves_it(
     gate: Authenticator, ask: Ask, add_key: Callable[..., str], signed: Callable[..., None], refusal: Refusal
