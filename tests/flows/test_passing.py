@@ -266,6 +266,24 @@ async def test_a_caller_that_leaves_before_the_first_byte_is_recorded_too(open_s
     assert open_stage.log.records[-1].outcome["ended"] == "client_left"
 
 
+async def test_a_caller_that_leaves_while_the_record_is_written_gets_nothing_and_an_outcome(open_stage):
+    write, written = open_stage.log.write, asyncio.Event()
+
+    async def slowly(record):
+        await write(record)
+        written.set()
+        await asyncio.Event().wait()
+
+    open_stage.log.write = slowly
+    handling = asyncio.create_task(open_stage.flow.handle(open_stage.request()))
+    await written.wait()
+    handling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+    assert open_stage.upstream.seen == []
+    assert open_stage.diary == ["record:decision:allow:allowed", "record:outcome:client_left"]
+
+
 async def test_a_caller_that_leaves_while_the_upstream_thinks_cancels_it(open_stage):
     open_stage.upstream.answers.append(asyncio.Event())
     handling = asyncio.create_task(open_stage.flow.handle(open_stage.request()))

@@ -170,13 +170,10 @@ class Flow:
                     f"`{visit.request.method}` on this path is no route that Doorward knows here",
                     hint="Routes that are not on the list are denied.",
                 ) from unknown
+            _bound(naming)
             if isinstance(adapter, Refining):
                 naming = await self._refined(visit, adapter, naming)
-            if len(naming.asks) > _MOST_ASKS:
-                raise PayloadTooLargeError(
-                    f"the request names {len(naming.asks)} things, and {_MOST_ASKS} are decided at once",
-                    hint="Send it in parts.",
-                )
+                _bound(naming)
             if self._point.changed == visit.generation:
                 return naming
         raise UnavailableError("what is known changed while the request was read", hint="Try again.")
@@ -312,6 +309,9 @@ class Flow:
         except BaseException as error:
             if reservation is not None:
                 await reservation.release()
+            if isinstance(error, asyncio.CancelledError):
+                # The verdict may be on record already: it says too that nothing came of it.
+                self._forwarding.record_outcome(visit, {"status": 0, "bytes": 0, "ended": "client_left"})
             if isinstance(error, UnavailableError):
                 visit.unrecorded = True
                 raise TurnedAway.by(error, visit.request.id) from error
@@ -354,6 +354,14 @@ class Flow:
         if self._meter is not None:
             seconds = self._clock.monotonic() - visit.started
             self._meter.answered(upstream=visit.upstream, code=code, status=status, seconds=seconds)
+
+
+def _bound(naming: Naming) -> None:
+    if len(naming.asks) > _MOST_ASKS:
+        raise PayloadTooLargeError(
+            f"the request names {len(naming.asks)} things, and {_MOST_ASKS} are decided at once",
+            hint="Send it in parts.",
+        )
 
 
 def _said(denied: Judged, explained: Decision, *, resource: EntityUid, request_id: str) -> Refusal:

@@ -15,6 +15,7 @@ from doorward.gateway.adapter import Refusal
 # code -> (HTTP status, title). A code that is not here is answered as an internal error.
 _SHAPES: dict[str, tuple[int, str]] = {
     "invalid_request": (400, "Invalid request"),
+    "malformed_xml": (400, "Malformed XML"),
     "unauthenticated": (401, "Unauthenticated"),
     "insufficient_user_authentication": (401, "Stronger sign-in needed"),
     "denied": (403, "Denied"),

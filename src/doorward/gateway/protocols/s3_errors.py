@@ -22,7 +22,7 @@ _CODES = {
     "unavailable": "ServiceUnavailable", "audit_unavailable": "ServiceUnavailable",
     "upstream_unavailable": "ServiceUnavailable", "upstream_timeout": "ServiceUnavailable",
     "internal": "InternalError", "request_timeout": "RequestTimeout",
-    "method_not_allowed": "MethodNotAllowed",
+    "method_not_allowed": "MethodNotAllowed", "malformed_xml": "MalformedXML",
 }  # fmt: skip
 _MISSING = {
     "NoSuchKey": "The specified key does not exist.",
