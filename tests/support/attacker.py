@@ -25,6 +25,8 @@ permit (principal == Doorward::User::"dana", action == Doorward::Action::"read",
   action in [Doorward::Action::"create", Doorward::Action::"modify", Doorward::Action::"read",
              Doorward::Action::"delete", Doorward::Action::"export"],
   resource) when { resource.sensitivity < 3 };
+@id("exports") @limit("5/minute") permit (principal == Doorward::User::"vic",
+  action == Doorward::Action::"export", resource is Doorward::Model) when { resource.sensitivity < 3 };
 """
 ORG = """
 users:
@@ -34,11 +36,13 @@ users:
 assets:
   Model::"llm/m": { sensitivity: 1, environment: production }
   Model::"llm/secret": { sensitivity: 3, environment: production }
+  Model::"store/models": { sensitivity: 1, environment: production }
   Dataset::"store/training": { sensitivity: 1, environment: production, purposes: [fraud-model], live: true }
   Dataset::"store/training/secret": { sensitivity: 3, environment: production, live: true }
   Dataset::"store/payroll": { sensitivity: 3, environment: production, live: true }
 """
 PEOPLE = "id,email,phone,note\n1,canary-mail@x.y,canary-phone,hello\n"
+_TYPES = {"json": "application/json", "xml": "application/xml", "csv": "text/csv"}
 _REQUEST_ID = re.compile(rb"0[0-9A-Z]{25}")
 _DATE = re.compile(rb"(?im)^date:[^\r]*\r\n")
 
@@ -64,16 +68,22 @@ class Attacker:
                 pass
         return bytes(received)
 
-    def ask(
-        self, line: str, user: str = "", body: bytes = b"", headers: Sequence[str] = (), kind: str = "json"
+    def ask(  # noqa: PLR0913, PLR0917 -- the parts of a request
+        self,
+        line: str,
+        user: str = "",
+        body: bytes = b"",
+        headers: Sequence[str] = (),
+        kind: str = "json",
+        seconds: float = 10,
     ) -> bytes:
         """Send one request (`GET /path`) on a connection of its own; return the answer's bytes."""
         lines = [f"{line} HTTP/1.1", "Host: gate", "Connection: close", *headers]
         if user:
             lines.append(f"Authorization: Bearer {self.keys[user]['key']}")
         if body:
-            lines += [f"Content-Length: {len(body)}", f"Content-Type: application/{kind}"]
-        return self.raw("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+            lines += [f"Content-Length: {len(body)}", f"Content-Type: {_TYPES.get(kind, kind)}"]
+        return self.raw("\r\n".join(lines).encode() + b"\r\n\r\n" + body, seconds=seconds)
 
     def chat(self, user: str, model: str) -> bytes:
         body = b'{"model":"%b","messages":[{"role":"user","content":"hi"}]}' % model.encode()
@@ -93,11 +103,12 @@ def comparable(answer: bytes) -> bytes:
 def attacked(folder: Path, users: Sequence[str] = ("dana", "eli", "vic")) -> Iterator[Attacker]:
     """Start a store with real S3 semantics, a scripted LLM, and a whole installation in front of both."""
     root = folder / "store"
-    for name in ("training/secret", "training/a", "payroll"):
+    for name in ("training/secret", "training/a", "payroll", "models"):
         (root / name).mkdir(parents=True)
     (root / "training/people.csv").write_text(PEOPLE)
     (root / "training/a/x.csv").write_text(PEOPLE)
     (root / "training/secret/board.csv").write_text("id,email\n1,canary-board@x.y\n")
+    (root / "models/w.bin").write_bytes(b"W" * 1000)
     (root / "payroll/p.csv").write_text("id,email\n1,canary-pay@x.y\n")
     with SlowLLM() as llm, rclone(root, folder / "rclone.log") as store:
         llm.answer_now()
