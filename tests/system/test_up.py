@@ -107,6 +107,8 @@ def test_a_killed_gateway_comes_back_by_itself_and_its_log_verifies(
 
     wait_until(lambda: asyncio.run(works()), what="the new gateway answers")
     installation.cli("audit", "verify")
+    told = [json.loads(line) for line in installation.log.read_text().splitlines() if line.startswith("{")]
+    assert ("role_ended", "supervisor") in {(line["event"], line["role"]) for line in told}
 
 
 def test_with_the_control_process_gone_decisions_go_on_and_limits_of_staleness_are_visible(

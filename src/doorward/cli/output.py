@@ -62,8 +62,10 @@ def emit_lines(rows: Iterable[Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Print text for people as it is: no markup, nothing that acts on a terminal."""
+    """Print text for people at once and as it is: no markup, nothing that acts on a terminal."""
     sys.stdout.write("\n".join(printable(line) for line in text.split("\n")) + "\n")
+    # `up` and `demo` go on for hours: whoever reads a pipe or a file must see it now.
+    sys.stdout.flush()
 
 
 def width() -> int:

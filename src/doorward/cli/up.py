@@ -56,8 +56,10 @@ def up(
 
 
 async def _all(settings: Settings, config: Path | None) -> int:
+    from doorward import telemetry
     from doorward.app.supervisor import supervise
 
+    telemetry.configure(role="supervisor")
     arguments = ["--data", str(settings.data)]
     if config is not None:
         arguments += ["--config", str(config.absolute())]
