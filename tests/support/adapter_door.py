@@ -107,7 +107,10 @@ class AdapterDoor:
         naming = self.adapter.name(request, body, NothingRegistered())
         passage = Passage(self.client, self.adapter.settings, caller=request.headers)
         if isinstance(self.adapter, Refining):
-            naming = await self.adapter.refine(request, naming, passage)
+            # As the flow does: before the verdict an adapter may only look.
+            probe = Passage(self.client, self.adapter.settings, caller=request.headers, probe=True)
+            naming = await self.adapter.refine(request, naming, probe)
+            await probe.close()
         self.seen += [f"{ask.action} {ask.resource}" for ask in naming.asks]
         if (refused := self._refused(request, naming)) is not None:
             return refused
