@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from typing import Annotated
 
-import typer
+from doorward import __version__
+
+try:
+    import typer
+except ImportError:  # the library alone was installed
+    sys.exit("doorward: the command line needs more packages: pip install 'doorward[server]'")
 
 # One module per noun, in the order --help shows them; each has `register(app)`.
 _NOUNS = (
@@ -20,6 +27,23 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 -- the form typer calls
+    if wanted:
+        typer.echo(f"doorward {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def doorward(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Decide, enforce, explain and record who may do what with your AI."""
+    del version
 
 
 def main() -> None:
