@@ -23,7 +23,7 @@ class Figure:
     @property
     def ratio(self) -> dict[str, float]:
         """Return ours / peer, for each peer."""
-        return {peer: round(self.ours / value, 3) for peer, value in self.peers.items() if value}
+        return {peer: float(f"{self.ours / value:.3g}") for peer, value in self.peers.items() if value}
 
 
 def arguments(description: str) -> argparse.Namespace:
