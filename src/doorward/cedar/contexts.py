@@ -39,7 +39,7 @@ def reader(wanted: RecordType, reads: frozenset[str] | None = None) -> Reader:
         return slow
     lines = "\n".join(f"    {line}" for line in body)
     source = f"def read(c):\n{lines}\n    return r_c\n"
-    exec(compile(source, "<context reader>", "exec"), writer.names)  # noqa: S102 -- our own field names only
+    exec(compile(source, "<context reader>", "exec"), writer.names)  # noqa: S102 -- our field names; the schema's only as literals
     made: Reader = writer.names["read"]
     return made
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from doorward.core.model import EntityUid
 from doorward.core.obligation import AnyObligation
-
-Ancestors = Mapping[EntityUid, frozenset[EntityUid]]
 
 
 class Side(msgspec.Struct, frozen=True):
@@ -19,14 +17,6 @@ class Side(msgspec.Struct, frozen=True):
     type: str | None = None
     equal: EntityUid | None = None
     within: EntityUid | None = None
-
-    def matches(self, uid: EntityUid, above: frozenset[EntityUid]) -> bool:
-        """Return whether `uid`, whose ancestors are `above`, is meant."""
-        return (
-            (self.type is None or uid.type == self.type)
-            and (self.equal is None or uid == self.equal)
-            and (self.within is None or uid == self.within or self.within in above)
-        )
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -47,20 +37,6 @@ class Rule(msgspec.Struct, frozen=True):
     obligations: tuple[AnyObligation, ...] = ()
     guardrail: bool = False
     reads: frozenset[str] | None = frozenset()
-
-    def meant(self, principal: EntityUid, resource: EntityUid, ancestors: Ancestors) -> bool:
-        """Return whether the scope holds for this principal and resource."""
-        return self.principal.matches(principal, ancestors[principal]) and self.resource.matches(
-            resource, ancestors[resource]
-        )
-
-    def speaks_of(self, action: EntityUid, member: Callable[[EntityUid, EntityUid], bool]) -> bool:
-        """Return whether the scope holds for this action; `member(action, group)` knows the groups."""
-        if self.actions is None:
-            return True
-        if self.action_within:
-            return any(action == group or member(action, group) for group in self.actions)
-        return action in self.actions
 
 
 def side(scope: Mapping[str, Any]) -> Side:

@@ -73,11 +73,6 @@ def actions_of(schema: str) -> Mapping[EntityUid, Applies]:
     return dict(_actions(words))
 
 
-def types_of(schema: str) -> frozenset[str]:
-    """Return the full names of all types that actions speak of."""
-    return frozenset(name for a in actions_of(schema).values() for name in a.principals | a.resources)
-
-
 def _actions(words: Sequence[str]) -> Iterator[tuple[EntityUid, Applies]]:
     for namespace, rest in _declared(words):
         yield from _one(rest, namespace)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from doorward.core.secret import Secret
-from doorward.core.wire import Headers, Request
+from doorward.core.wire import Headers
 from doorward.gateway.headers import CREDENTIALS, upward
 from doorward.settings import HeaderCredential, S3CredentialHolder, UpstreamSettings
 
@@ -41,14 +41,3 @@ class CredentialSwap:
             outgoing = [(key, value) for key, value in outgoing if key.lower() != name.lower()]
             outgoing.append((name, secret.reveal()))
         return outgoing
-
-
-def outgoing_headers(request: Request, settings: UpstreamSettings) -> list[tuple[str, str]]:
-    """Return a request's headers for its upstream: cleaned, and with the upstream's own credential."""
-    return CredentialSwap(settings).apply(list(request.headers), caller=request.headers)
-
-
-def upstream_target(request: Request, settings: UpstreamSettings) -> str:
-    """Return path and query below the upstream's URL, byte for byte as they were received."""
-    path = request.raw_path.removeprefix(f"/{settings.name}") or "/"
-    return f"{path}?{request.raw_query}" if request.raw_query else path

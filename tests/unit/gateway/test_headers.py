@@ -4,7 +4,7 @@ import pytest
 
 from doorward.core.errors import UnavailableError
 from doorward.core.wire import UpstreamRequest
-from doorward.gateway.credentials import CredentialSwap, upstream_target
+from doorward.gateway.credentials import CredentialSwap
 from doorward.gateway.headers import downward, relocated, upward
 from doorward.gateway.passage import Passage
 from doorward.settings import HeaderCredential, S3Credential, S3CredentialHolder, UpstreamSettings
@@ -113,10 +113,3 @@ async def test_a_passage_that_is_over_sends_nothing():
     await passage.close()
     with pytest.raises(UnavailableError):
         await passage.send(UpstreamRequest(method="GET", target="/", headers=[], body=None))
-
-
-def test_the_target_is_what_was_received_below_the_name():
-    class Given:
-        raw_path, raw_query = "/llm/v1/a%20b", "x=%2F"
-
-    assert upstream_target(Given(), settings()) == "/v1/a%20b?x=%2F"
