@@ -18,6 +18,14 @@ class Side(msgspec.Struct, frozen=True):
     equal: EntityUid | None = None
     within: EntityUid | None = None
 
+    def matches(self, uid: EntityUid, above: frozenset[EntityUid]) -> bool:
+        """Return whether `uid`, whose ancestors are `above`, is meant."""
+        return (
+            (self.type is None or uid.type == self.type)
+            and (self.equal is None or uid == self.equal)
+            and (self.within is None or uid == self.within or self.within in above)
+        )
+
 
 class Rule(msgspec.Struct, frozen=True):
     """One policy as the engine holds it; `key` is its name inside the evaluator.
