@@ -48,8 +48,10 @@ def publish(figures: list[Figure], *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return
     for figure in figures:
-        peers = "  ".join(f"{peer} {value:.4g}" for peer, value in figure.peers.items())
-        ratios = "  ".join(f"x{value:.3g} of {peer}" for peer, value in figure.ratio.items())
+        peers = "  ".join(
+            f"{peer} {value:.4g} ({value / figure.ours:.3g}x ours)" if figure.ours else f"{peer} {value:.4g}"
+            for peer, value in figure.peers.items()
+        )
         verdict = "" if figure.met is None else ("met" if figure.met else "NOT met")
-        line = f"{figure.name:44} {figure.ours:>10.4g} {figure.unit:8} {peers:24} {ratios:22}"
-        sys.stdout.write(f"{line} {figure.target} {verdict}".rstrip() + "\n")
+        line = f"{figure.name:44} {figure.ours:>10.4g} {figure.unit:8} {figure.target} {verdict}".rstrip()
+        sys.stdout.write(line + (f"\n{'':8}{peers}" if peers else "") + "\n")

