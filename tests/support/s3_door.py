@@ -32,6 +32,7 @@ from doorward.core.feed import Known
 from doorward.core.identity import KeyRecord
 from doorward.core.ids import IdSource
 from doorward.core.model import EntityUid
+from doorward.core.onetime import MemoryOneTime
 from doorward.core.record import Record
 from doorward.decisions.point import DecisionPoint
 from doorward.directory.org import offline_snapshot, parse
@@ -205,7 +206,9 @@ class S3Door:
         settings = GatewaySettings(listen="127.0.0.1:0", max_body=self.max_body)
         client = HttpUpstream(self.settings, timeout=60)
         flow = Flow(
-            authenticator=Authenticator(lambda: self.snapshot, (), dict, clock, "http://door"),
+            authenticator=Authenticator(
+                lambda: self.snapshot, (), dict, clock, "http://door", one_time=MemoryOneTime(clock)
+            ),
             point=self.point,
             adapters={"store": S3Adapter(self.settings, registry=lambda: self.snapshot, clock=clock)},
             upstreams={"store": client},

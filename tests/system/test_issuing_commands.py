@@ -24,6 +24,7 @@ from doorward.cli import devices, key, token
 from doorward.core.clock import SystemClock
 from doorward.core.errors import AuditUnavailableError, UnauthenticatedError
 from doorward.core.model import EntityUid
+from doorward.core.onetime import MemoryOneTime
 from doorward.core.wire import Peer, Request
 from doorward.directory.org import parse
 from doorward.identity import api_keys
@@ -79,6 +80,7 @@ def gate(plane: Plane, *, test_minting: bool = False) -> Authenticator:
         plane.services.issuer.jwks,
         SystemClock(),
         "http://127.0.0.1:8640",
+        one_time=MemoryOneTime(SystemClock()),
         test_minting=test_minting,
     )
 

@@ -26,6 +26,7 @@ from doorward.core.errors import UnauthenticatedError, UnavailableError
 from doorward.core.feed import Known
 from doorward.core.identity import Caller, IdentityLink
 from doorward.core.model import EntityUid
+from doorward.core.onetime import MemoryOneTime
 from doorward.core.values import uid_to_json
 from doorward.core.wire import Peer, Request
 from doorward.directory.snapshot import Snapshot
@@ -110,7 +111,7 @@ async def gate(provider: Provider, clock: ManualClock) -> AsyncIterator[Authenti
     known = Known(version=1, entities=(dana,), identities=(IdentityLink(provider.issuer, "00u1", DANA),))
     snapshot = Snapshot.of(known)
     setting = IssuerSettings(issuer=provider.issuer, audience=GATE)
-    one = Authenticator(lambda: snapshot, [setting], dict, clock, GATE)
+    one = Authenticator(lambda: snapshot, [setting], dict, clock, GATE, one_time=MemoryOneTime(clock))
     yield one
     await one.close()
 
@@ -307,7 +308,7 @@ async def test_a_foreign_providers_keys_are_found_and_its_id_token_is_not_an_acc
     fetch = HttpFetcher()
     snapshot = Snapshot.of(Known(version=1, identities=(IdentityLink(issuer, "00u1", DANA),)))
     settings = [IssuerSettings(issuer=issuer, audience="c")]
-    gate = Authenticator(lambda: snapshot, settings, dict, clock, GATE)
+    gate = Authenticator(lambda: snapshot, settings, dict, clock, GATE, one_time=MemoryOneTime(clock))
     try:
         # Its signature verifies with the keys we discovered ...
         parts = take_apart(tokens["id_token"])

@@ -20,6 +20,7 @@ from doorward.core.clock import Clock, SystemClock
 from doorward.core.errors import InvalidConfigError
 from doorward.core.feed import Bundle, Delta, Known
 from doorward.core.ids import IdSource
+from doorward.core.onetime import MemoryOneTime
 from doorward.core.ports import CredentialRegistry
 from doorward.decisions.point import DecisionPoint
 from doorward.directory.feed import FeedClient
@@ -94,6 +95,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         world.issuer_jwks,
         clock,
         audience_of(settings),
+        one_time=MemoryOneTime(clock),
         test_minting=settings.identity.test_minting,
     )
     async with (

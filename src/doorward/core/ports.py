@@ -71,3 +71,19 @@ class LimitStore(Protocol):
 
     async def reserve(self, keys: tuple[tuple[str, Limit | Budget], ...]) -> Reservation:
         """Reserve one use of every (counter key, obligation), all or none; raise LimitExceeded."""
+
+
+class OneTimeStore(Protocol):
+    """Let each thing be used once in the whole installation, whichever process sees it.
+
+    A proof's `jti`, a TOTP code, an enrolment link, a signed write. Owner gone, or no room to
+    remember: raise UnavailableError (the request is 503); never answer without knowing.
+    """
+
+    async def claim(self, kind: str, key: str, *, expires: float, again_within: float = 0.0) -> bool:
+        """Return whether this is the first claim of (kind, key); once it returned, the claim is on disk.
+
+        `expires` (Unix seconds) is when the thing cannot be used any more: until then it is remembered,
+        afterwards no claim succeeds. A repeated claim within `again_within` seconds of the first succeeds,
+        too. `kind` is a short fixed word; `key` may be secret: only a hash of it leaves the process.
+        """

@@ -15,7 +15,7 @@ from doorward.core.clock import Clock
 from doorward.core.errors import InvalidRequestError
 from doorward.core.identity import Caller, KeyRecord, Method
 from doorward.core.model import EntityUid
-from doorward.core.ports import CredentialRegistry
+from doorward.core.ports import CredentialRegistry, OneTimeStore
 from doorward.core.wire import Peer, Request
 from doorward.identity import api_keys, credential, refusals, sigv4
 from doorward.identity.access_tokens import TokenVerifier
@@ -41,15 +41,18 @@ class Authenticator:
         clock: Clock,
         audience: str,
         *,
+        one_time: OneTimeStore,
         test_minting: bool = False,
         fetch: Fetch | None = None,
     ) -> None:
         """Read `registry` and `local_issuer_jwks` afresh each time.
 
         `audience` is what the local issuer's tokens must be for; other issuers have their own.
+        `one_time` is shared by every process that lets callers in.
         Raises InvalidConfigError for an issuer that cannot be trusted.
         """
         self._registry, self._clock, self._test_minting = registry, clock, test_minting
+        self._one_time = one_time
         self._local = FedKeys(local_issuer_jwks)
         self._fetcher = HttpFetcher()
         self._tokens = TokenVerifier(
@@ -94,7 +97,7 @@ class Authenticator:
             case Kind.KEY:
                 return self._caller_of_key(found.text, request.peer)
             case Kind.SIGNATURE:
-                return self._caller_of_signature(request)
+                return await self._caller_of_signature(request)
             case Kind.TOKEN:
                 return await self._caller_of_token(found.text, request.peer)
 
@@ -106,8 +109,8 @@ class Authenticator:
             raise refusals.key_refused("key_malformed" if digest is None else "key_unknown")
         return self._caller_of_record(record, peer, Method.API_KEY)
 
-    def _caller_of_signature(self, request: Request) -> Caller:
-        signed = sigv4.verify(request, self._registry(), self._clock)
+    async def _caller_of_signature(self, request: Request) -> Caller:
+        signed = await sigv4.verify(request, self._registry, self._clock, one_time=self._one_time)
         # The key behind the signature obeys the same rules as one shown openly.
         record = self._registry().key_by_id(signed.credential)
         if record is None or record.subject != signed.principal:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 
@@ -13,9 +14,9 @@ import msgspec
 from doorward.core.clock import Clock
 from doorward.core.errors import InvalidRequestError, UnauthenticatedError
 from doorward.core.identity import Caller, KeyRecord
-from doorward.core.ports import CredentialRegistry
+from doorward.core.ports import CredentialRegistry, OneTimeStore
 from doorward.core.wire import Request
-from doorward.identity.replays import ReplayStore
+from doorward.identity.replays import spend
 from doorward.identity.sigv4_signing import (
     ALGORITHM,
     DATE_FORMAT,
@@ -51,7 +52,6 @@ _CREDENTIAL = re.compile(
 )
 _PRESIGNED = ("X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders")
 _HINT = "Check the access key, the secret and the endpoint; requests are verified as AWS Signature Version 4."
-_REPLAYS = ReplayStore()
 
 
 class Signed(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,32 +76,28 @@ def presented(request: Request) -> bool:
     return any(name.lower().startswith("x-amz-signature") for name, _ in request.query)
 
 
-def verify(
-    request: Request, registry: CredentialRegistry, clock: Clock, *, replays: ReplayStore = _REPLAYS
+async def verify(
+    request: Request, registry: Callable[[], CredentialRegistry], clock: Clock, *, one_time: OneTimeStore
 ) -> Caller:
-    """Verify a signed request and return who signed it.
+    """Verify a signed request and return who signed it. Only a write waits, and only for its last step.
 
     1 read the claim, 2 check its time, 3 find the key, 4 compare signatures in constant time,
     5 check the key's own bounds, 6 spend the signature of a write.
-    Raise UnauthenticatedError for whatever does not verify, InvalidRequestError for what is ambiguous.
+    Raise UnauthenticatedError for whatever does not verify, InvalidRequestError for what is ambiguous,
+    UnavailableError when it cannot be known whether a write is a replay.
     """
     claim = parse(request)
     end = _check_time(claim, clock.now())
-    record = registry.key_by_access_key_id(claim.access_key_id)
+    record = registry().key_by_access_key_id(claim.access_key_id)
     # An unknown key costs the same as a known one: the comparison is made against a key nobody has.
     secret = (record.s3_secret if record is not None else None) or ""
     expected = signature(signing_key(secret, claim.scope), _text(request, claim))
     matches = hmac.compare_digest(expected, claim.signature)
     if record is None or not record.s3_secret or not matches:
         raise UnauthenticatedError("the request's signature does not verify", hint=_HINT)
-    _check_key(record, registry, request, clock.now())
+    _check_key(record, registry(), request, clock.now())
     if request.method not in _READING:
-        replays.spend(
-            claim.signature,
-            invocation=_invocation(request),
-            until=end.timestamp(),
-            now=clock.now().timestamp(),
-        )
+        await spend(one_time, claim.signature, invocation=_invocation(request), until=end.timestamp())
     return Caller(
         principal=record.subject,
         credential=record.id,

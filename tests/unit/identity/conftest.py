@@ -20,6 +20,7 @@ from doorward.core.clock import ManualClock
 from doorward.core.errors import DoorwardError, UnavailableError
 from doorward.core.identity import KeyRecord
 from doorward.core.model import EntityUid
+from doorward.core.onetime import MemoryOneTime
 from doorward.core.wire import Peer, Request
 from doorward.identity.authenticate import Authenticator
 from doorward.settings import IssuerSettings
@@ -200,6 +201,7 @@ def make_gate(clock: ManualClock, registry: Registry, idp: Idp) -> Callable[...,
             lambda: jwks or {},
             clock,
             GATE,
+            one_time=MemoryOneTime(clock),
             test_minting=test_minting,
             fetch=idp.fetch,
         )

@@ -18,6 +18,7 @@ from doorward.core.clock import ManualClock
 from doorward.core.errors import InvalidConfigError, UnauthenticatedError
 from doorward.core.identity import Method
 from doorward.core.model import EntityUid
+from doorward.core.onetime import MemoryOneTime
 from doorward.core.wire import Request
 from doorward.identity import strict_jose
 from doorward.identity.authenticate import Authenticator
@@ -420,7 +421,9 @@ async def test_one_issuers_key_does_not_sign_for_another(
         return bytes(await (idp if url.startswith(IDP) else other).fetch(url))
 
     settings = [IssuerSettings(issuer=name, audience=GATE) for name in (IDP, "https://other.example")]
-    gate = Authenticator(lambda: registry, settings, dict, clock, GATE, fetch=fetch)
+    gate = Authenticator(
+        lambda: registry, settings, dict, clock, GATE, one_time=MemoryOneTime(clock), fetch=fetch
+    )
     # Both publish a key called `ec`; each token verifies only with its own issuer's.
     assert (await gate.authenticate(bearer(idp.token()))).principal == DANA
     assert (await refusal(bearer(idp.token(iss="https://other.example")), gate)).reason == "signature_invalid"

@@ -317,7 +317,11 @@ async def test_an_access_key_that_was_given_to_another_subject_ends_the_stream(
 def signed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def says(**fields: Any) -> None:
         told = {"principal": DANA, "credential": "K0", "method": "sigv4", **fields}
-        monkeypatch.setattr(sigv4, "verify", lambda *_: Caller(**told))
+
+        async def verified(*_: Any, **__: Any) -> Caller:
+            return Caller(**told)
+
+        monkeypatch.setattr(sigv4, "verify", verified)
 
     return says
 

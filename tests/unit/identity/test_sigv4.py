@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from doorward.core.clock import ManualClock
 from doorward.core.errors import DoorwardError, InvalidRequestError, UnauthenticatedError, UnavailableError
+from doorward.core.onetime import MemoryOneTime
 from doorward.core.wire import Request
-from doorward.identity.replays import ReplayStore
+from doorward.identity.replays import spend
 from doorward.identity.sigv4 import presented, verify
 from doorward.identity.sigv4_signing import S3Keys, read_query, sign
 from support.s3_requests import DANA, HOST, KEY_ID, NOW, SECRET, Registry, bare, signed
@@ -23,10 +25,10 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), ma
 SPECIAL = st.text(" +;~&=/?%ü☃'()!*@:$,", max_size=10)
 
 
-def check(request: Request, registry: Registry | None = None, replays: ReplayStore | None = None):
-    return verify(
-        request, registry or Registry(), CLOCK, replays=ReplayStore() if replays is None else replays
-    )
+def check(request: Request, registry: Registry | None = None, replays: MemoryOneTime | None = None):
+    known = registry or Registry()
+    one_time = MemoryOneTime(CLOCK) if replays is None else replays
+    return asyncio.run(verify(request, lambda: known, CLOCK, one_time=one_time))
 
 
 def changed(request: Request, **headers: str) -> Request:
@@ -184,7 +186,7 @@ def test_a_scope_for_another_service_or_date_is_refused() -> None:
 
 
 def test_a_write_is_accepted_once() -> None:
-    replays, request = ReplayStore(), signed("PUT", body=b"x")
+    replays, request = MemoryOneTime(CLOCK), signed("PUT", body=b"x")
     check(request, replays=replays)
     with pytest.raises(UnauthenticatedError, match="carried out already"):
         check(request, replays=replays)
@@ -194,27 +196,32 @@ def test_a_write_is_accepted_once() -> None:
 
 
 def test_a_forged_write_does_not_spend_the_real_ones_signature() -> None:
-    replays, request = ReplayStore(), signed("PUT", body=b"x")
+    replays, request = MemoryOneTime(CLOCK), signed("PUT", body=b"x")
     with pytest.raises(UnauthenticatedError):
         check(msgspec.structs.replace(request, raw_path="/store/x"), replays=replays)
     assert check(request, replays=replays)
 
 
-def test_two_equal_calls_of_an_sdk_within_a_second_are_two_writes_and_a_replay_is_none() -> None:
-    replays = ReplayStore()
-    replays.spend("aa" * 32, invocation="1", until=300.0, now=0.0)
-    replays.spend("aa" * 32, invocation="2", until=300.0, now=0.5)
-    for invocation, now in (("1", 0.6), ("2", 1.0), ("3", 2.6), ("", 200.0)):
+async def test_two_equal_calls_of_an_sdk_within_a_second_are_two_writes_and_a_replay_is_none() -> None:
+    clock = ManualClock(NOW)
+    replays, until = MemoryOneTime(clock), NOW.timestamp() + 300
+    await spend(replays, "aa" * 32, invocation="1", until=until)
+    clock.advance(0.5)
+    await spend(replays, "aa" * 32, invocation="2", until=until)
+    for invocation, later in (("1", 0.1), ("2", 0.4), ("3", 1.6), ("", 197.4), ("4", 101)):
+        clock.advance(later)
         with pytest.raises(UnauthenticatedError):
-            replays.spend("aa" * 32, invocation=invocation, until=300.0, now=now)
+            await spend(replays, "aa" * 32, invocation=invocation, until=until)
 
 
-def test_a_full_replay_store_refuses_and_empties_with_time() -> None:
-    replays = ReplayStore(capacity=3)
-    replays.spend("aa" * 32, until=100.0, now=0.0)
+async def test_a_full_replay_store_refuses_and_empties_with_time() -> None:
+    clock = ManualClock(NOW)
+    replays, start = MemoryOneTime(clock, capacity=1), NOW.timestamp()
+    await spend(replays, "aa" * 32, invocation="", until=start + 100)
     with pytest.raises(UnavailableError):
-        replays.spend("bb" * 32, until=100.0, now=50.0)
-    replays.spend("bb" * 32, until=300.0, now=102.0)
+        await spend(replays, "bb" * 32, invocation="", until=start + 100)
+    clock.advance(102)
+    await spend(replays, "bb" * 32, invocation="", until=start + 300)
     assert len(replays) == 2
 
 

@@ -19,12 +19,12 @@ from doorward.core.errors import InvalidRequestError, UnavailableError
 from doorward.core.identity import Caller
 from doorward.core.model import EntityUid
 from doorward.core.obligation import AnyObligation, Mask
+from doorward.core.onetime import MemoryOneTime
 from doorward.core.wire import Answer, Request, UpstreamRequest
 from doorward.gateway.adapter import Ask, Permit, Refusal
 from doorward.gateway.masking.masker import MaskRefusedError
 from doorward.gateway.protocols.s3 import S3Adapter
 from doorward.gateway.protocols.s3_list import Entry
-from doorward.identity.replays import ReplayStore
 from doorward.identity.sigv4 import verify
 from doorward.identity.sigv4_signing import EMPTY_SHA256, S3Keys, Scope, sign, signature, signing_key
 from doorward.settings import S3Credential, S3CredentialHolder, UpstreamSettings
@@ -534,7 +534,7 @@ async def test_signed_chunks_are_verified_with_the_callers_key_and_sent_plain() 
     upstream = FakeUpstream(lambda _: FakeAnswer(200, [("ETag", '"1"')]))
     request = streamed(b"hello world")
     naming = adapter.name(request, b"", Everything())
-    verify(request, Registry(), ManualClock(NOW), replays=ReplayStore())
+    await verify(request, Registry, ManualClock(NOW), one_time=MemoryOneTime(ManualClock(NOW)))
 
     def permit(of: Request) -> Permit:
         return Permit(
