@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MODEL := .cache/models/.unpacked
 FRONTEND := src/doorward/console/static/vendor/.built
+SOAK_SEED ?= $(shell date +%Y%m%d)
+SOAK_STATE := .cache/soak-$(SOAK_SEED).json
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs setup setup-system lock clean
+.PHONY: help demo test check soak bench docs setup setup-system lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -22,6 +24,12 @@ check: setup ## format, lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+soak: setup ## nightly: a million random requests through both tiers and Cedar itself (goes on where it stopped)
+	mkdir -p $(dir $(SOAK_STATE))
+	PYTHONPATH=src:tests $(BIN)/python -m support.differential --count 1000000 --seed $(SOAK_SEED) \
+	  --state $(SOAK_STATE) $(ARGS)
+	rm -f $(SOAK_STATE)
 
 bench: setup ## the benchmark tables, beside their peers, in one run
 	$(BIN)/python -m benchmarks.gateway $(ARGS)
