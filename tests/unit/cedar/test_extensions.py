@@ -10,7 +10,7 @@ from doorward.cedar.data import Fault
 from doorward.cedar.engine import Engine
 from doorward.core.feed import PolicyText
 from doorward.core.model import EntityUid
-from support import differential
+from support import cedar_expressions
 
 _SCHEMA = "entity A; action a appliesTo { principal: [A], resource: [A] };"
 _ASKED = {"principal": 'A::"a"', "action": 'Action::"a"', "resource": 'A::"a"', "context": {}}
@@ -41,15 +41,17 @@ def _good(function: str, texts: list[str]) -> list[str]:
 
 
 def test_ranges_lie_in_ranges_as_cedar_says() -> None:
-    texts = [*_good("ip", differential._IPS), "10.1.2.3", "10.0.0.0/7", "11.0.0.1/8", "::/1", "8000::/1"]  # noqa: SLF001 -- shared cases
+    texts = [*_good("ip", cedar_expressions.IPS), "10.1.2.3", "10.0.0.0/7", "11.0.0.1/8", "::/1", "8000::/1"]
     ours, theirs = _both([f'ip("{a}").isInRange(ip("{b}"))' for a in texts for b in texts])
     assert ours == theirs
     assert len(ours) > len(texts)
 
 
 def test_moments_and_spans_are_the_milliseconds_cedar_counts() -> None:
-    dates = _good("datetime", [*differential._DATES, "0001-01-01", "0400-02-29", "2000-02-29", "2100-03-01"])  # noqa: SLF001
-    spans = _good("duration", differential._SPANS)  # noqa: SLF001
+    dates = _good(
+        "datetime", [*cedar_expressions.DATES, "0001-01-01", "0400-02-29", "2000-02-29", "2100-03-01"]
+    )
+    spans = _good("duration", cedar_expressions.SPANS)
     epoch = 'datetime("1970-01-01")'
     checks = [
         f'datetime("{d}") == {epoch}.offset(duration("{extensions.datetime(d).ms}ms"))' for d in dates
