@@ -67,8 +67,8 @@ def key_for(plane: Plane, subject: EntityUid) -> str:
 
 
 @asynccontextmanager
-async def running(*, policies: str = POLICIES) -> AsyncIterator[Pep]:
-    async with console_plane.running(policies=policies) as plane:
+async def running(*, policies: str = POLICIES, public_url: str | None = None) -> AsyncIterator[Pep]:
+    async with console_plane.running(policies=policies, issues=True, public_url=public_url) as plane:
         directory = plane.data / "policies"
         directory.mkdir()
         (directory / "test.cedar").write_text(policies)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from doorward.app import certificates
 from doorward.audit.reader import AuditReader
 from doorward.audit.writer import AuditWriter
 from doorward.cedar.admission import PolicySource, admit
@@ -67,7 +68,13 @@ class Plane:
 
     @property
     def url(self) -> str:
-        return f"http://localhost:{self.port}"
+        scheme = "https" if self.services.settings.control.tls else "http"
+        return f"{scheme}://localhost:{self.port}"
+
+    @property
+    def ca(self) -> Path:
+        """Return the installation's own CA, which vouches for the listener of a `secure` plane."""
+        return self.data / "tls" / "ca.pem"
 
     async def decide(self, request_id: str, **fields: Any) -> None:
         """Put one decision on record, as a gateway would."""
@@ -113,6 +120,8 @@ async def running(  # noqa: PLR0913 -- what a test may set
     tls: ssl.SSLContext | None = None,
     issues: bool = False,
     test_minting: bool = False,
+    public_url: str | None = None,
+    secure: bool = False,
 ) -> AsyncIterator[Plane]:
     data = Path(tempfile.mkdtemp(prefix="dw", dir="/tmp"))
     port = free_port()
@@ -120,7 +129,8 @@ async def running(  # noqa: PLR0913 -- what a test may set
         control={
             "listen": f"127.0.0.1:{port}",
             "local_operator": local_operator,
-            "tls": "auto" if tls else None,
+            "tls": "auto" if tls or secure else None,
+            "public_url": public_url,
         },
         upstream=[{"name": name, "kind": "http", "url": "http://127.0.0.1:9"} for name in upstreams],
         identity={"test_minting": test_minting},
@@ -138,11 +148,14 @@ async def running(  # noqa: PLR0913 -- what a test may set
     issuer: Any = SimpleNamespace(jwks=lambda: {"keys": []}, issuer="urn:doorward:test")
     nothing: Any = None
     custodian, authority = nothing, nothing
-    if issues:
+    if issues or secure:
         custodian = Custodian.open("file:keys", data)
         authority = DeviceAuthority(custodian, clock.now())
+        if secure:
+            certificates.issue(settings, authority, clock)
+            tls = certificates.context(settings, certificates.CONTROL)
         issuer = LocalIssuer(
-            custodian, issuer=f"http://127.0.0.1:{port}", audience="http://127.0.0.1:8640",
+            custodian, issuer=settings.control_url, audience="http://127.0.0.1:8640",
             clock=clock, ids=ids, test_minting=test_minting,
         )  # fmt: skip
     stop = asyncio.Event()

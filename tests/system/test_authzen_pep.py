@@ -150,12 +150,22 @@ async def test_obligations_have_the_drafts_shape_and_must_be_kept(pep: Pep) -> N
     assert answer["decision"] is True
     kinds = {one["type"]: one["properties"] for one in answer["context"]["obligations"]}
     assert kinds["step-up"] == {"acr_value": "aal2", "max_age": 900}
-    assert kinds["urn:doorward:obligation:mask"] == {"fields": ["email"]}
+    assert kinds["custom"] == {"vendor": "doorward", "obligation": "mask", "fields": ["email"]}
     assert len({one["id"] for one in answer["context"]["obligations"]}) == 2
 
     for supported, expected in ((["step-up"], False), (list(kinds), True)):
         asked_so = {**question, "context": {"supported_obligations": supported}}
         assert (await etl.post(EVALUATION, asked_so)).json["decision"] is expected
+
+
+async def test_a_search_leaves_out_what_would_oblige_to_more_than_the_caller_keeps(pep: Pep) -> None:
+    await other(pep, "etl")
+    question = asked({"type": "user"}, READ, {"type": "dataset", "id": "store/sealed"})
+    for supported, expected in ((["step-up"], []), (["step-up", "custom"], ["omar"])):
+        asked_so = {**question, "context": {"supported_obligations": supported}}
+        status, answer = await pep.plane.operator("POST", "/access/v1/search/subject", asked_so)
+        assert status == 200
+        assert [entry["id"] for entry in answer["results"]] == expected
 
 
 async def test_every_evaluation_is_on_record_with_who_asked(pep: Pep) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -37,11 +38,11 @@ def context(settings: Settings, role: str) -> ssl.SSLContext | None:
 
 def issue(settings: Settings, authority: DeviceAuthority, clock: Clock) -> None:
     """Make or renew the certificates of every listener with `tls = "auto"`."""
-    for role, section in ((CONTROL, settings.control), (GATEWAY, settings.gateway)):
+    public = urlsplit(settings.control.public_url or "").hostname
+    for role, section, known_as in ((CONTROL, settings.control, public), (GATEWAY, settings.gateway, None)):
         if section.tls == "auto":
-            authority.ensure_server_files(
-                settings.data, role, split_listen(section.listen)[0], now=clock.now()
-            )
+            host, _ = split_listen(section.listen)
+            authority.ensure_server_files(settings.data, role, host, now=clock.now(), public=known_as)
 
 
 async def issued(settings: Settings, role: str) -> None:

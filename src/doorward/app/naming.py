@@ -12,4 +12,4 @@ def audience_of(settings: Settings) -> str:
 
 def issuer_of(settings: Settings) -> str:
     """Return the local issuer's name: the control plane's address."""
-    return f"{'https' if settings.control.tls else 'http'}://{settings.control.listen}"
+    return settings.control_url

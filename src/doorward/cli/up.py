@@ -69,7 +69,7 @@ async def _all(settings: Settings, config: Path | None) -> int:
         say(f"gateway  {scheme}://{settings.gateway.listen}   (stock clients change only their base URL)")
         for upstream in settings.upstream:
             say(f"           /{upstream.name}  ->  {upstream.kind} at {upstream.url}")
-        say(f"console  {'https' if settings.control.tls else 'http'}://{settings.control.listen}")
+        say(f"console  {settings.control_url}")
         say(f"data     {settings.data}")
         if sys.stdout.isatty():
             say("Ctrl-C stops it.")

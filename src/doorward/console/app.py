@@ -14,7 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from doorward import __version__
-from doorward.console import api, authzen, doors, health, pages, problems, wellknown
+from doorward.console import api, authzen, authzen_metadata, doors, health, pages, problems, wellknown
 from doorward.console.authorise import is_governed, request_id
 from doorward.console.guard import Guard
 from doorward.console.render import STATIC, page, require_vendored
@@ -34,7 +34,8 @@ PUBLIC = frozenset(
         "/sign-in", "/sign-in/options", "/sign-in/finish", "/sign-out",
         "/static",
         # An enforcement point shows its own key at each of these.
-        *(f"{authzen.BASE}/{path}" for path in authzen.PATHS), authzen.WELL_KNOWN,
+        *(f"{authzen_metadata.BASE}/{path}" for path in authzen_metadata.ENDPOINTS.values()),
+        authzen_metadata.WELL_KNOWN, authzen_metadata.KEYS,
     }
 )  # fmt: skip
 _SAID = {

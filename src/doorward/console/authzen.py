@@ -18,6 +18,7 @@ from fastapi import APIRouter, Request, Response
 
 from doorward.console.authorise import request_id
 from doorward.console.authzen_callers import Pep, caller_of
+from doorward.console.authzen_metadata import BASE, ENDPOINTS, KEYS, WELL_KNOWN, Metadata
 from doorward.console.authzen_paging import Paging
 from doorward.console.authzen_records import evaluation_record, search_record
 from doorward.console.problems import of_error
@@ -27,15 +28,8 @@ from doorward.decisions import authzen_wire as wire
 from doorward.decisions.authzen import Inquirer, Judged, answer_of, first
 from doorward.decisions.authzen_wire import Semantic
 
-BASE = "/access/v1"
-PATHS = ("evaluation", "evaluations", "search/subject", "search/resource", "search/action")
-WELL_KNOWN = "/.well-known/authzen-configuration"
+PATHS = tuple(ENDPOINTS.values())
 MOST_RESULTS = 1000
-CAPABILITIES = (
-    "urn:doorward:authzen:evaluations-semantics",
-    "urn:doorward:authzen:obligations-draft",
-    "urn:doorward:authzen:search-paging",
-)
 
 Answering = Callable[[Pep, dict[str, Any], str], Awaitable[dict[str, Any]]]
 
@@ -56,47 +50,39 @@ def router(services: Services) -> APIRouter:
     for wanted in ("subject", "resource", "action"):
         serve(f"search/{wanted}", desk.searching(wanted))
 
+    metadata = Metadata(services)
+
     @routes.get(WELL_KNOWN)
     def configuration(request: Request) -> Response:
         """Return the metadata (section 9 of the specification)."""
-        own = f"{'https' if services.settings.control.tls else 'http'}://{services.settings.control.listen}"
-        names = (
-            "access_evaluation", "access_evaluations", "search_subject", "search_resource", "search_action",
-        )  # fmt: skip
-        endpoints = {
-            f"{name}_endpoint": f"{own}{BASE}/{path}" for name, path in zip(names, PATHS, strict=True)
-        }
-        document = {"policy_decision_point": own, **endpoints, "capabilities": list(CAPABILITIES)}
-        return _json(request, document)
+        return _json(metadata.document(request.headers.get("host", "")))
+
+    @routes.get(KEYS)
+    def keys() -> Response:
+        """Return the key that signs the metadata."""
+        return _json(metadata.keys())
 
     return routes
 
 
 async def _answered(request: Request, services: Services, answering: Answering) -> Response:
-    """Read, authenticate and answer one request; every answer echoes X-Request-ID."""
+    """Read, authenticate and answer one request; the guard echoes X-Request-ID on every answer."""
     try:
         pep = await caller_of(request, services)
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media != "application/json":
             raise InvalidRequestError("the Content-Type must be application/json")
         document = wire.document_of(await request.body())
-        return _json(request, await answering(pep, document, request_id(request)))
+        return _json(await answering(pep, document, request_id(request)))
     except DoorwardError as error:
         refused = of_error(error, request_id(request))
         if isinstance(error, UnauthenticatedError):
             refused.headers["WWW-Authenticate"] = error.challenge
-        return _echoed(request, refused)
+        return refused
 
 
-def _json(request: Request, document: Mapping[str, Any]) -> Response:
-    return _echoed(request, Response(msgspec.json.encode(document), media_type="application/json"))
-
-
-def _echoed(request: Request, answer: Response) -> Response:
-    given = request.headers.get("x-request-id")
-    if given is not None:
-        answer.headers["X-Request-ID"] = given
-    return answer
+def _json(document: Mapping[str, Any]) -> Response:
+    return Response(msgspec.json.encode(document), media_type="application/json")
 
 
 class _Desk:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
+import msgspec
 from fastapi import Request
 
 from doorward.console.authorise import peer_uid
 from doorward.console.services import Services
-from doorward.core.context import Context, NetworkContext, SessionContext
+from doorward.core.context import Context, DeviceContext, NetworkContext, SessionContext
 from doorward.core.decision import AccessRequest
 from doorward.core.errors import DeniedError, InvalidConfigError, UnauthenticatedError, UnavailableError
 from doorward.core.identity import Caller
@@ -18,6 +20,7 @@ from doorward.core.model import Action, EntityUid
 from doorward.core.wire import Peer
 from doorward.core.wire import Request as WireRequest
 from doorward.decisions.authzen_scope import PEP_FILE, Scope, read_scopes, undeclared
+from doorward.decisions.point import Standpoint
 from doorward.identity import api_keys, credential, refusals
 from doorward.identity.credential import Kind
 
@@ -51,7 +54,9 @@ async def caller_of(request: Request, services: Services) -> Pep:
 
 
 def _authenticated(request: Request, services: Services) -> Caller:
-    peer = Peer(request.client.host if request.client else "127.0.0.1", tls=request.url.scheme == "https")
+    shown = request.scope.get("state", {}).get("client_certificate")
+    address = request.client.host if request.client else "127.0.0.1"
+    peer = Peer(address, tls=request.url.scheme == "https", certificate=shown)
     found = credential.find(_wire(request, peer))
     if found is None:
         raise UnauthenticatedError(
@@ -69,7 +74,34 @@ def _authenticated(request: Request, services: Services) -> Caller:
         raise UnauthenticatedError(
             "the key is not that of a service", hint="Make one: doorward key create --service NAME."
         )
-    return api_keys.caller_of(record)
+    return _with_device(api_keys.caller_of(record), peer, services)
+
+
+def _with_device(caller: Caller, peer: Peer, services: Services) -> Caller:
+    """Return the caller with the device that its client certificate proves, if it showed one."""
+    if peer.certificate is None:
+        return caller
+    registry = services.directory.snapshot
+    fingerprint = hashlib.sha256(peer.certificate).hexdigest()
+    device = registry.device_of_certificate(fingerprint, services.clock.now())
+    if device is None or not registry.is_active(device):
+        raise refusals.certificate_refused("certificate_unknown_or_revoked")
+    if caller.device not in {None, device}:
+        raise refusals.certificate_refused("certificate_of_another_device")
+    return msgspec.structs.replace(caller, device=device, device_proven=True, certificate=fingerprint)
+
+
+def _device(caller: Caller, standpoint: Standpoint) -> DeviceContext:
+    found = None if caller.device is None else standpoint.snapshot.entity(caller.device)
+    if found is None or found.attrs.get("active") is not True:
+        return DeviceContext()
+    return DeviceContext(
+        known=True,
+        proven=caller.device_proven,
+        managed=found.attrs.get("managed") is True,
+        compliant=found.attrs.get("compliant") is True,
+        id=found.uid,
+    )
 
 
 def _pep(services: Services, caller: Caller, request: Request) -> Pep:
@@ -79,6 +111,7 @@ def _pep(services: Services, caller: Caller, request: Request) -> Pep:
         now=services.clock.now(),
         network=NetworkContext(zone=standpoint.snapshot.zone_of(ip)) if ip else NetworkContext(),
         session=SessionContext(method=caller.method),
+        device=_device(caller, standpoint),
     )
 
     def may(control: str) -> bool:

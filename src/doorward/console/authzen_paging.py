@@ -42,7 +42,11 @@ class Paging:
             raise InvalidRequestError(
                 "`page.token` does not belong to this query", hint="Repeat the query, or start over."
             )
-        return place.after, place.limit if page.limit is None else limit
+        if page.limit is not None and limit != place.limit:
+            raise InvalidRequestError(
+                "`page.limit` must stay what it was", hint="Repeat it, leave it out, or start over."
+            )
+        return place.after, place.limit
 
     def token(self, query: str, after: str, limit: int) -> str:
         """Return the token of the page after one name."""

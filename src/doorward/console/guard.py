@@ -33,6 +33,7 @@ _SAFE = frozenset({"GET", "HEAD"})
 _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 # Here programs call, each with its own key and never a cookie: nothing a browser could send by itself.
 PROGRAMS = "/access/v1/"
+_DISCOVERY = "/.well-known/authzen-configuration"
 _OF_BROWSERS = ("origin", "sec-fetch-site", "cookie")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _CSP = (
@@ -75,9 +76,12 @@ def _fault(request_id: str) -> Objection:
 
 
 def allowed_hosts(settings: Settings) -> frozenset[str]:
-    """Return the host names this console answers to: what it listens on, and loopback's names for that."""
+    """Return the host names this console answers to: what it listens on, its public one, and loopback's."""
     host, _ = split_listen(settings.control.listen)
-    return _LOOPBACK_NAMES if is_loopback(host) else frozenset({host.lower()}) | _LOOPBACK_NAMES
+    public = settings.control.public_url
+    named = frozenset({urlsplit(public).hostname or ""}) if public else frozenset()
+    own = frozenset() if is_loopback(host) else frozenset({host.lower()})
+    return own | named | _LOOPBACK_NAMES
 
 
 def objection(
@@ -141,6 +145,7 @@ class Guard:
         """Take the names the console answers to from the settings."""
         self._app = app
         self._hosts = allowed_hosts(settings)
+        self._public = urlsplit(settings.control.public_url or "")
         self._ids = ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,6 +154,7 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
+        scope["scheme"] = self._scheme(scope)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id = self._ids.new()
         answer = _Answer(send, scope, request_id)
@@ -158,6 +164,14 @@ class Guard:
             await refused(scope, receive, answer.send)
             return
         await self._run(scope, _Bounded(receive), answer)
+
+    def _scheme(self, scope: Scope) -> str:
+        """Return the scheme the caller used: behind a terminator the public name came by that one's TLS."""
+        public = self._public.netloc and any(
+            name == b"host" and value.lower() == self._public.netloc.encode()
+            for name, value in scope["headers"]
+        )
+        return self._public.scheme if public else str(scope["scheme"])
 
     def _objection(self, scope: Scope) -> Objection | None:
         headers: dict[str, list[str]] = {}
@@ -234,6 +248,13 @@ class _Bounded:
         return send
 
 
+def _request_id_of(scope: Scope) -> dict[bytes, bytes]:
+    """Return what a program's `X-Request-ID` is echoed as, on errors too (AuthZEN 1.0, 10.1.3)."""
+    if not scope["path"].startswith((PROGRAMS, _DISCOVERY)):
+        return {}
+    return dict([pair for pair in scope["headers"] if pair[0] == b"x-request-id"][:1])
+
+
 class _Answer:
     """Add the headers every answer carries."""
 
@@ -241,6 +262,7 @@ class _Answer:
         self._send = send
         self._static = scope["path"].startswith("/static/")
         self._tls = scope["scheme"] == "https"
+        self._echoed = _request_id_of(scope)
         self.request_id = request_id
         self.started = False
 
@@ -252,6 +274,7 @@ class _Answer:
             ours[b"cache-control"] = b"no-cache" if self._static else b"no-store"
             if self._tls:
                 ours[b"strict-transport-security"] = _HSTS
+            ours |= self._echoed
             kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in ours]
             message = {**message, "headers": [*kept, *ours.items()]}
         await self._send(message)

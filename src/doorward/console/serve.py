@@ -52,8 +52,12 @@ class TcpProtocol(H11Protocol):
     """Speak HTTP/1.1, and hang up on a peer that connects and says nothing."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base
-        """Start the clock for the first request's headers."""
+        """Start the clock for the first request's headers, and keep the verified client certificate."""
         super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        certificate = None if tls is None else tls.getpeercert(binary_form=True)
+        if certificate is not None:
+            self.app_state = {**self.app_state, "client_certificate": certificate}
         self._silence = self.loop.call_later(_HEADER_SECONDS, self._hang_up)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -119,6 +119,8 @@ def base_url(services: Services) -> str:
     IP address (WebAuthn Level 3, 5.1.3 step 7).
     """
     control = services.settings.control
+    if control.public_url is not None:
+        return control.public_url
     host, port = split_listen(control.listen)
     name = "localhost" if is_loopback(host) else f"[{host}]" if ":" in host else host
     return f"{'https' if control.tls else 'http'}://{name}:{port}"

@@ -25,8 +25,9 @@ from doorward.decisions.point import Standpoint
 from doorward.decisions.question import context_of
 from doorward.decisions.schema_actions import actions_of
 
-CUSTOM = "urn:doorward:obligation:"
+VENDOR = "doorward"
 _LONG = 2**63
+_NOTICE = "A policy asks that you be told of this request."
 
 
 class StatedContext(Context, frozen=True):
@@ -95,7 +96,7 @@ class Inquirer:
         kind = self._scope.subject(asked.subject.type)
         for name in () if kind is None else self._registered(kind, after):
             one = msgspec.structs.replace(asked, subject=msgspec.structs.replace(asked.subject, id=name))
-            if self.evaluate(one).decision.allowed:
+            if self._allows(one):
                 yield name
 
     def resources(self, asked: Evaluation, after: str) -> Iterator[str]:
@@ -103,7 +104,7 @@ class Inquirer:
         kind = self._scope.resource(asked.resource.type)
         for name in () if kind is None else self._registered(kind, after):
             one = msgspec.structs.replace(asked, resource=msgspec.structs.replace(asked.resource, id=name))
-            if self.evaluate(one).decision.allowed:
+            if self._allows(one):
                 yield name
 
     def actions(self, asked: Evaluation, after: str) -> Iterator[str]:
@@ -117,11 +118,13 @@ class Inquirer:
             if subject.type in applies.principals and resource.type in applies.resources
         )
         for name in fitting:
-            if (
-                name > after
-                and self.evaluate(msgspec.structs.replace(asked, action=Act(name))).decision.allowed
-            ):
+            if name > after and self._allows(msgspec.structs.replace(asked, action=Act(name))):
                 yield name
+
+    def _allows(self, asked: Evaluation) -> bool:
+        """Return whether asking just this would be answered with true."""
+        decision = self.evaluate(asked).decision
+        return decision.allowed and not _unkept(decision, asked.context.get("supported_obligations"))
 
     def _registered(self, kind: Kind, after: str) -> Iterator[str]:
         for uid in search.registered(self._standpoint, frozenset({kind.type})):
@@ -225,7 +228,7 @@ def answer_of(judged: Judged, *, supported: Any, reasons: bool) -> dict[str, Any
     """
     decision = judged.decision
     obligations = [obligation_of(one, n) for n, one in enumerate(decision.obligations)]
-    unkept = [o["type"] for o in obligations if isinstance(supported, list) and o["type"] not in supported]
+    unkept = _unkept(decision, supported)
     context: dict[str, Any] = {}
     if obligations:
         context["obligations"] = obligations
@@ -247,18 +250,25 @@ def answer_of(judged: Judged, *, supported: Any, reasons: bool) -> dict[str, Any
     return answer | ({"context": context} if context else {})
 
 
+def _unkept(decision: Decision, supported: Any) -> list[str]:
+    """Return the types a caller says it cannot keep; one that says nothing is not asked (draft)."""
+    types = [obligation_of(one, n)["type"] for n, one in enumerate(decision.obligations)]
+    return [kind for kind in types if isinstance(supported, list) and kind not in supported]
+
+
 def obligation_of(obligation: AnyObligation, number: int) -> dict[str, Any]:
-    """Return one obligation in the draft's shape; kinds it does not name carry our own URN."""
-    fields = {key: value for key, value in msgspec.to_builtins(obligation).items() if key != "type"}
+    """Return one obligation in the draft's shape; kinds it does not name are `custom`, ours by vendor."""
+    plain = msgspec.to_builtins(obligation)
+    name, fields = plain["type"], {key: value for key, value in plain.items() if key != "type"}
     match obligation:
         case StepUp():
             age = {} if obligation.max_age is None else {"max_age": obligation.max_age}
             kind, fields = "step-up", {"acr_value": obligation.acr, **age}
         case Notify():
-            kind, fields = "notification", {"to": obligation.who}
+            kind, fields = "notification", {"to": obligation.who, "body": _NOTICE}
         case _:
-            kind = CUSTOM + str(msgspec.to_builtins(obligation)["type"])
-    return {"id": f"{kind.rpartition(':')[2]}-{number}", "type": kind, "properties": fields}
+            kind, fields = "custom", {"vendor": VENDOR, "obligation": name, **fields}
+    return {"id": f"{name}-{number}", "type": kind, "properties": fields}
 
 
 def first(

@@ -32,6 +32,7 @@ class KeyUse(StrEnum):
     S3_MASTER = "s3-master"
     SESSION = "session"
     CHECKPOINT = "checkpoint"
+    PDP_METADATA = "pdp-metadata"
 
 
 class Custodian:

@@ -85,14 +85,17 @@ class DeviceAuthority:
             expires=certificate.not_valid_after_utc,
         )
 
-    def ensure_server_files(self, data: Path, name: str, host: str, *, now: datetime) -> TlsFiles:
+    def ensure_server_files(
+        self, data: Path, name: str, host: str, *, now: datetime, public: str | None = None
+    ) -> TlsFiles:
         """Return the files of listener `name` for `tls = "auto"`, made anew 30 days before they end.
 
+        `public` is the name others reach it by, where that is another than the address it listens on.
         Certificate and key are one file, replaced whole, so that they always belong together.
         """
         files = automatic_files(data, name)
         files.cert.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        hosts = _hosts_of(host)
+        hosts = tuple(dict.fromkeys((*_hosts_of(host), *([] if public is None else [public]))))
         if not self._serves(files.cert, hosts, now):
             _replace(files.cert, self._server_pem(hosts, now))
         if files.client_ca is not None and (

@@ -23,7 +23,7 @@ from doorward.core.secret import Secret
 from doorward.sdk.asking import Name, denied, uid_of
 from doorward.sdk.transport import Target, exchange
 
-_CUSTOM = "urn:doorward:obligation:"
+_VENDOR = "doorward"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _TIMEOUT = 2.0
 
@@ -180,8 +180,8 @@ def _obligation(one: Mapping[str, Any]) -> AnyObligation:
             plain = {"type": "stepup", "acr": fields["acr_value"], "max_age": fields.get("max_age")}
         case "notification":
             plain = {"type": "notify", "who": fields["to"]}
-        case _ if kind.startswith(_CUSTOM):
-            plain = {**fields, "type": kind.removeprefix(_CUSTOM)}
+        case "custom" if fields.pop("vendor") == _VENDOR:
+            plain = {"type": fields.pop("obligation"), **fields}
         case _:
             raise ValueError(kind)
     obligation: AnyObligation = msgspec.convert(plain, AnyObligation)

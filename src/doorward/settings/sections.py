@@ -82,11 +82,32 @@ class GatewaySettings(Section):
     max_staleness: float = 86_400.0
 
 
+def _checked_origin(url: str) -> str:
+    """Return a control plane's address as others reach it; raise ValueError unless it is just an origin."""
+    parts = urlsplit(url)
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or url != f"{parts.scheme}://{parts.netloc}"
+    ):
+        raise ValueError(f"`{url}` is not https://HOST or https://HOST:PORT, without a path")
+    if parts.username is not None or url != url.lower() or not url.isascii():
+        raise ValueError(f"`{url}` must be in lower case and have no user")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("plain HTTP is refused off loopback: use https://")
+    return url
+
+
 class ControlSettings(Section):
-    """The control plane: management API, console, database."""
+    """The control plane: management API, console, database.
+
+    `public_url` is its address as others reach it (`https://doorward.example`), where that is not
+    what it listens on: it names the token issuer, the decision point, links and passkeys.
+    """
 
     listen: Listen = "127.0.0.1:8641"
     tls: TlsSettings | Literal["auto"] | None = None
+    public_url: Annotated[str, AfterValidator(_checked_origin)] | None = None
     database: str = "sqlite:///state.db"
     local_operator: Literal["full", "recovery"] | None = None
 
@@ -246,6 +267,12 @@ class Settings(BaseSettings):
     issuer: tuple[IssuerSettings, ...] = ()
     base: Path = Path()
     data: Path = Path(".doorward")
+
+    @property
+    def control_url(self) -> str:
+        """Return the control plane's own name: its public address, or the one it listens on."""
+        control = self.control
+        return control.public_url or f"{'https' if control.tls else 'http'}://{control.listen}"
 
     def resolve(self, path: Path) -> Path:
         """Return a configured path, relative ones taken from the config file's directory."""

@@ -212,3 +212,38 @@ def test_programs_call_the_decision_point_without_an_origin_but_no_browser_does(
     assert not judged("/access/v1/evaluation", sec_fetch_site="cross-site")
     assert not judged("/access/v1/evaluation", origin="https://evil.example")
     assert not judged("/access/v1/evaluation", sec_fetch_site="none", sec_fetch_mode="navigate")
+
+
+def test_a_public_name_is_ours_too_and_came_by_the_scheme_it_has() -> None:
+    settings = Settings(control={"public_url": "https://doorward.example"})
+    assert allowed_hosts(settings) == HOSTS | {"doorward.example"}
+    seen: list[str] = []
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        seen.append(scope["scheme"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask(host: bytes, origin: bytes) -> int:
+        guard = Guard(app, settings=settings, ids=IdSource(ManualClock(datetime(2026, 1, 1, tzinfo=UTC))))
+        sent: list[Any] = []
+        scope: Any = {
+            "type": "http", "method": "POST", "scheme": "http", "path": "/x", "state": {},
+            "headers": [(b"host", host), (b"origin", origin)],
+        }  # fmt: skip
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        await guard(scope, receive, send)
+        return int(sent[0]["status"])
+
+    assert asyncio.run(ask(b"Doorward.example", b"https://doorward.example")) == 200
+    assert asyncio.run(ask(b"localhost:8641", b"http://localhost:8641")) == 200
+    assert seen == ["https", "http"]
+    assert asyncio.run(ask(b"doorward.example", b"http://doorward.example")) == 403
+    assert asyncio.run(ask(b"doorward.example.evil.example", b"https://doorward.example")) == 421
+    assert asyncio.run(ask(b"localhost:8641", b"https://doorward.example")) == 403

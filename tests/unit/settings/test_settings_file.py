@@ -119,3 +119,23 @@ def test_data_given_on_the_command_line_wins(write, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("DOORWARD_DATA", "/nowhere")
     assert load(write(UPSTREAM), data=tmp_path / "d").data == tmp_path / "d"
     assert load(write(UPSTREAM)).data == Path("/nowhere")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "doorward.example", "http://doorward.example", "https://doorward.example/", "https://doorward.example/x",
+        "https://doorward.example?x", "https://u@doorward.example", "https://Doorward.example", "ftp://localhost",
+        "https://", "https://doorward.exämple",
+    ],
+)  # fmt: skip
+def test_a_public_address_is_an_origin_and_nothing_more(write, url: str) -> None:
+    with pytest.raises(InvalidConfigError, match="public_url"):
+        load(write(f'[control]\npublic_url = "{url}"\n'))
+
+
+def test_the_control_plane_is_called_what_others_call_it(write) -> None:
+    assert load(write("")).control_url == "http://127.0.0.1:8641"
+    assert load(write('[control]\ntls = "auto"\n')).control_url == "https://127.0.0.1:8641"
+    named = load(write('[control]\npublic_url = "https://doorward.example:8443"\n'))
+    assert named.control_url == "https://doorward.example:8443"
