@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ DataOption = Annotated[
 ]
 DEFAULT_DATA = Path(".doorward")
 _TIMEOUT = 30.0
+_NEXT = re.compile(r'<([^>]+)>; rel="next"')
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -57,6 +59,22 @@ def call(data: Path, method: str, path: str, body: Any = None) -> Any:
 
     Raises UnavailableError when no control process listens, else the error the API named.
     """
+    return _exchange(data, method, path, body)[0]
+
+
+def every(data: Path, path: str) -> list[dict[str, Any]]:
+    """Return all pages of a list of the management API, as one; raise as `call` does."""
+    found: list[dict[str, Any]] = []
+    following: str | None = path
+    while following is not None:
+        page, link = _exchange(data, "GET", following, None)
+        found += page
+        match = None if link is None else _NEXT.search(link)
+        following = None if match is None else match[1]
+    return found
+
+
+def _exchange(data: Path, method: str, path: str, body: Any) -> tuple[Any, str | None]:
     connection = _UnixConnection(data / "control.sock")
     payload = None if body is None else msgspec.json.encode(body)
     headers = {"Content-Type": "application/json"} if payload is not None else {}
@@ -74,7 +92,7 @@ def call(data: Path, method: str, path: str, body: Any = None) -> Any:
     document = msgspec.json.decode(content) if content else None
     if answer.status >= http.client.BAD_REQUEST:
         raise _error_of(answer.status, document)
-    return document
+    return document, answer.getheader("Link")
 
 
 def _error_of(status: int, document: Any) -> errors.DoorwardError:

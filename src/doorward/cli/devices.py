@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import typer
 
-from doorward.cli.connection import DEFAULT_DATA, DataOption, call
+from doorward.cli.connection import DEFAULT_DATA, DataOption, call, every
 from doorward.cli.output import JsonFlag, emit_json, guarded, say, table
 from doorward.core.errors import ConflictError, InvalidRequestError
 
@@ -32,7 +32,7 @@ def _default(context: typer.Context, *, as_json: JsonFlag = False, data: DataOpt
 
 def list_devices(*, data: DataOption = DEFAULT_DATA, as_json: JsonFlag = False) -> None:
     """List the devices, their posture and their certificates."""
-    devices = call(data, "GET", "/api/v1/devices")
+    devices = every(data, "/api/v1/devices")
     if as_json:
         emit_json(devices)
         return

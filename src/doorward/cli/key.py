@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from doorward.cli.connection import DEFAULT_DATA, DataOption, call
+from doorward.cli.connection import DEFAULT_DATA, DataOption, call, every
 from doorward.cli.output import JsonFlag, emit_json, guarded, say, table
 from doorward.core.errors import InvalidRequestError
 
@@ -65,7 +65,7 @@ def list_keys(
     as_json: JsonFlag = False,
 ) -> None:
     """List the keys that are not revoked."""
-    keys = call(data, "GET", "/api/v1/keys")
+    keys = every(data, "/api/v1/keys")
     if user is not None:
         keys = [key for key in keys if key["subject"] in {f'User::"{user}"', user}]
     if as_json:

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from doorward.cli.connection import DEFAULT_DATA, DataOption, call
+from doorward.cli.connection import DEFAULT_DATA, DataOption, every
 from doorward.cli.output import JsonFlag, emit_json, guarded, table
 from doorward.cli.records import found, show
 
@@ -25,13 +25,13 @@ def register(app: typer.Typer) -> None:
 @guarded
 def _default(context: typer.Context, *, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -> None:
     if context.invoked_subcommand is None:
-        _print(call(data, "GET", _PATH), as_json=as_json)
+        _print(every(data, _PATH), as_json=as_json)
 
 
 @guarded
 def list_people(*, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -> None:
     """List users, services and agents."""
-    _print(call(data, "GET", _PATH), as_json=as_json)
+    _print(every(data, _PATH), as_json=as_json)
 
 
 @guarded

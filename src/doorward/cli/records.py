@@ -8,18 +8,12 @@ from urllib.parse import quote
 
 from doorward.cli.connection import call
 from doorward.cli.output import emit_json, table
-from doorward.core.errors import InvalidRequestError, NotFoundError
 
 
 def found(data: Path, path: str, name: str) -> dict[str, Any]:
     """Return the one entity of a name; raise NotFoundError, or InvalidRequestError if several have it."""
-    matches: list[dict[str, Any]] = call(data, "GET", f"{path}?name={quote(name, safe='')}")
-    if not matches:
-        raise NotFoundError(f"`{name}` is not known", hint="See the list without a name.")
-    if len(matches) > 1:
-        names = ", ".join(match["uid"] for match in matches)
-        raise InvalidRequestError(f"`{name}` is the name of {names}", hint="Write one of them in full.")
-    return matches[0]
+    entity: dict[str, Any] = call(data, "GET", f"{path}/{quote(name, safe='/')}")
+    return entity
 
 
 def show(entity: dict[str, Any], *, as_json: bool) -> None:

@@ -108,6 +108,8 @@ def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     status = HTTPStatus(error.status_code)
+    if status == HTTPStatus.NOT_MODIFIED:
+        return Response(status_code=status, headers=error.headers)
     detail = _SAID.get(status, str(error.detail))
     answer = _answer(
         request,

@@ -15,6 +15,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
 from doorward.console import session as sessions
+from doorward.console.paging import versions_of
 from doorward.console.services import Services
 from doorward.core.accounts import ConsoleSession
 from doorward.core.context import Context, NetworkContext, SessionContext
@@ -23,6 +24,7 @@ from doorward.core.errors import DeniedError, DoorwardError, UnauthenticatedErro
 from doorward.core.model import Action, EntityUid
 from doorward.core.record import AdminRecord
 from doorward.core.values import to_json
+from doorward.directory.expected import expect, require_expected
 
 Via = Literal["socket", "passkey", "link"]
 LocalOperator = Literal["full", "recovery"]
@@ -70,7 +72,8 @@ def govern(
 
     `recovery` lets a local operator in although `local_operator` is `recovery`; `socket_only`
     keeps everyone else out. Refusals and changes (every action but `inspect`) are on record
-    before the route runs; if they cannot be, it does not run (503).
+    before the route runs; if they cannot be, it does not run (503). A change sent with `If-Match` takes
+    effect only on that version of the directory (412).
     """
     rule = Rule(action, control, recovery=recovery, socket_only=socket_only)
 
@@ -94,6 +97,9 @@ async def admit(request: Request, rule: Rule) -> Actor:
     services: Services = request.app.state.services
     actor, session = await authenticate(request, services)
     verdict = await asyncio.to_thread(judge, services, actor, session, rule, _ip(request))
+    if verdict.allowed and rule.action is not Action.INSPECT:
+        expect(versions_of(request.headers.get("if-match")))
+        require_expected(services.directory.snapshot.version)
     if not verdict.allowed or rule.action is not Action.INSPECT:
         detail = f"{request.method} {request.url.path}" + (f": {verdict.reason}" if verdict.reason else "")
         await record(

@@ -92,6 +92,12 @@ class ConflictError(DoorwardError):
     code = "conflict"
 
 
+class PreconditionFailedError(ConflictError):
+    """The state is not the one the change was asked against (HTTP 412, RFC 9110 13.1.1)."""
+
+    code = "precondition_failed"
+
+
 class UnavailableError(DoorwardError):
     """Something this step needs is gone, so the step is refused (HTTP 503, exit 8)."""
 

@@ -15,7 +15,9 @@ from doorward.core.feed import Delta, Known
 from doorward.core.model import Entity, EntityUid
 from doorward.core.values import entity_to_json, uid_from_json
 from doorward.directory import plan as planning
+from doorward.directory.duties import require_apart
 from doorward.directory.effective import is_asset, is_principal
+from doorward.directory.expected import require_expected
 from doorward.directory.plan import Held, Plan
 from doorward.directory.snapshot import Snapshot
 from doorward.directory.vocabulary import ASSETS, ENVIRONMENTS, environment
@@ -103,6 +105,7 @@ class Directory:
         With `expected`, raise ConflictError if the directory changed since that plan was made.
         """
         with self._changing:
+            require_expected(self.snapshot.version)
             plan = self.plan(org, prune)
             if expected is not None and plan != expected:
                 raise ConflictError(
@@ -254,7 +257,9 @@ class Directory:
 
     def _commit(self, delta: Delta, operator: str, **more: Any) -> None:
         """Store, then show, then tell; `more` are fields of Entry. The caller holds the lock."""
+        require_expected(self.snapshot.version)
         after = self.snapshot.with_delta(delta)
+        require_apart(after.stated[uid_from_json(entity["uid"])] for entity in delta.entities)
         gone = {*delta.identities_removed, *((f,) for f in delta.certificates_removed)}
         entry = Entry(
             delta=delta,

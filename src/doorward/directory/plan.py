@@ -13,6 +13,7 @@ from doorward.core.feed import Delta
 from doorward.core.identity import DeviceCertificate, IdentityLink
 from doorward.core.model import Entity, EntityUid
 from doorward.core.values import entity_to_json, uid_to_json
+from doorward.directory.duties import require_apart
 from doorward.directory.org import Org, require_known, require_no_circle, undeclared
 from doorward.directory.snapshot import Snapshot
 from doorward.directory.views import plain
@@ -79,6 +80,7 @@ def make(org: Org, held: Held, *, prune: bool) -> Plan:
     after = {uid: entity for uid, entity in stated.items() if uid not in removed} | wanted
     require_known(org, after, going=removed)
     require_no_circle(org, {uid: entity.parents for uid, entity in after.items()})
+    require_apart(wanted.values())
     changed = [entity for uid, entity in wanted.items() if stated.get(uid) != entity]
     items = [_item(stated.get(entity.uid), entity) for entity in changed]
     items += [Item(op=Op.REMOVE, kind=uid.kind, name=uid.id) for uid in sorted(removed)]

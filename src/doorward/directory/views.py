@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from doorward.core.errors import InvalidRequestError, NotFoundError
 from doorward.core.model import Entity, EntityUid, Value
 from doorward.core.values import to_json
 from doorward.directory.effective import upstream_of
@@ -19,6 +20,22 @@ _MEMBERSHIPS: Final = {"roles": "Role", "groups": "Group", "projects": "Project"
 def is_called(entity: Entity, name: str | None) -> bool:
     """Return whether a name means this entity: its id alone or in full; None means every one."""
     return name is None or name in {entity.uid.id, str(entity.uid), entity.uid.cedar}
+
+
+def position(entity: Entity) -> tuple[str, ...]:
+    """Return where an entity stands in lists: by kind, then by name."""
+    return entity.uid.kind, entity.uid.id
+
+
+def only(entities: Iterable[Entity], name: str) -> Entity:
+    """Return the one entity of a name; raise NotFoundError, or InvalidRequestError if several have it."""
+    found = [entity for entity in entities if is_called(entity, name)]
+    if not found:
+        raise NotFoundError(f"`{name}` is not known", hint="See the list without a name.")
+    if len(found) > 1:
+        names = ", ".join(str(entity.uid) for entity in found)
+        raise InvalidRequestError(f"`{name}` is the name of {names}", hint="Write one of them in full.")
+    return found[0]
 
 
 def principals(entities: Iterable[Entity], snapshot: Snapshot) -> list[dict[str, Any]]:

@@ -59,7 +59,9 @@ def services(**control: Any) -> Any:
         ids=SimpleNamespace(new=lambda: "01ID"),
         point=Point(),
         audit=Audit(),
-        directory=SimpleNamespace(accounts=SimpleNamespace(list_passkeys=list)),
+        directory=SimpleNamespace(
+            accounts=SimpleNamespace(list_passkeys=list), snapshot=SimpleNamespace(version=1)
+        ),
     )
 
 
@@ -76,6 +78,7 @@ def asked_by(services: Any, *, uid: int | None = 0) -> Any:
     return SimpleNamespace(
         app=SimpleNamespace(state=SimpleNamespace(services=services)),
         scope={"state": state}, client=None, cookies={}, method="POST",
+        headers={},
         url=SimpleNamespace(path="/api/v1/apply", scheme="http"),
     )  # fmt: skip
 

@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from doorward.console import issuance
 from doorward.console.authorise import Actor, govern
+from doorward.console.paging import Listing, tagged
 from doorward.core.errors import NotFoundError
 from doorward.core.identity import DeviceCertificate
 from doorward.core.model import Action, Entity, EntityUid
+from doorward.directory import views
 from doorward.identity.certificates import MAX_CSR
 
 if TYPE_CHECKING:
@@ -48,10 +50,20 @@ def router(services: Services) -> APIRouter:
     @routes.get("/devices")
     def list_devices(
         _: Annotated[Actor, Depends(govern(Action.INSPECT, "directory"))],
+        listing: Annotated[Listing, Depends()],
     ) -> list[dict[str, Any]]:
         """Return every device with its posture and its certificates."""
         certificates = services.directory.snapshot.certificates.values()
-        return [_shown(device, certificates) for device in services.directory.devices()]
+        found = listing.page(services.directory.devices(), views.position)
+        return [_shown(device, certificates) for device in found]
+
+    @routes.get("/devices/{name:path}", dependencies=[Depends(tagged)])
+    def one_device(
+        name: str, _actor: Annotated[Actor, Depends(govern(Action.INSPECT, "directory"))]
+    ) -> dict[str, Any]:
+        """Return the device of this name: its id alone, or in full where two share it."""
+        found = views.only(services.directory.devices(), name)
+        return _shown(found, services.directory.snapshot.certificates.values())
 
     @routes.post("/devices/{name:path}/certificate", status_code=201)
     async def enrol_device(

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from doorward.console import issuance
 from doorward.console.authorise import Actor, govern
+from doorward.console.paging import Listing, tagged
 from doorward.core.errors import InvalidRequestError, NotFoundError
 from doorward.core.identity import KeyRecord
 from doorward.core.model import Action, EntityUid
@@ -55,9 +56,20 @@ def router(services: Services) -> APIRouter:
     routes = APIRouter(tags=["keys"])
 
     @routes.get("/keys")
-    def list_keys(_: Annotated[Actor, Depends(govern(Action.INSPECT, "keys"))]) -> list[dict[str, Any]]:
-        """Return every key that is not revoked, without anything secret."""
-        return [_shown(record) for record in services.directory.keys()]  # noqa: SIM118 -- no dict
+    def list_keys(
+        _: Annotated[Actor, Depends(govern(Action.INSPECT, "keys"))], listing: Annotated[Listing, Depends()]
+    ) -> list[dict[str, Any]]:
+        """Return every key that is not revoked, without anything secret, oldest first."""
+        found = services.directory.keys()
+        return [_shown(record) for record in listing.page(found, lambda key: (str(key.created), key.id))]
+
+    @routes.get("/keys/{key_id}", dependencies=[Depends(tagged)])
+    def one_key(key_id: str, _: Annotated[Actor, Depends(govern(Action.INSPECT, "keys"))]) -> dict[str, Any]:
+        """Return one key, without anything secret."""
+        record = services.directory.snapshot.key_by_id(key_id)
+        if record is None:
+            raise NotFoundError(f"there is no key `{key_id}`", hint="See `doorward key list`.")
+        return _shown(record)
 
     @routes.post("/keys", status_code=201)
     async def create_key(

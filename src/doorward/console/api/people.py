@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 
 from doorward.console.authorise import Actor, govern
+from doorward.console.paging import Listing, tagged
 from doorward.console.services import Services
 from doorward.core.model import Action
 from doorward.directory import views
@@ -18,11 +19,20 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/people")
     def people(
-        _actor: Annotated[Actor, Depends(govern(Action.INSPECT, "directory"))], name: str | None = None
+        _actor: Annotated[Actor, Depends(govern(Action.INSPECT, "directory"))],
+        listing: Annotated[Listing, Depends()],
+        name: str | None = None,
     ) -> list[dict[str, Any]]:
         """Return users, services and agents, or those of one name."""
-        snapshot = services.directory.snapshot
-        found = (entity for entity in services.directory.people() if views.is_called(entity, name))
-        return views.principals(found, snapshot)
+        found = [entity for entity in services.directory.people() if views.is_called(entity, name)]
+        return views.principals(listing.page(found, views.position), services.directory.snapshot)
+
+    @routes.get("/people/{name:path}", dependencies=[Depends(tagged)])
+    def person(
+        name: str, _actor: Annotated[Actor, Depends(govern(Action.INSPECT, "directory"))]
+    ) -> dict[str, Any]:
+        """Return the user, service or agent of this name: its id alone, or in full where two share it."""
+        found = views.only(services.directory.people(), name)
+        return views.principals([found], services.directory.snapshot)[0]
 
     return routes
