@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from doorward.core.errors import InvalidRequestError
-from doorward.core.model import EntityUid
+from doorward.core.model import EntityUid, Value
 
 LONG_MIN: Final = -(2**63)
 LONG_MAX: Final = 2**63 - 1
@@ -158,6 +158,31 @@ def inside(value: Any) -> Any:  # noqa: PLR0911, C901 -- one return per kind of 
     if hasattr(value, "items"):
         return {text_of(name): inside(item) for name, item in value.items()}
     raise InvalidRequestError(f"a value of type {type(value).__name__} has no Cedar form")
+
+
+def outside(value: Any) -> Value:
+    """Return what the evaluator holds as a value of the house; raise ValueError where it has no such form.
+
+    Records and the extension types but `datetime` have none: nobody needed it yet.
+    """
+    if isinstance(value, (bool, int, str, EntityUid)):
+        return value
+    if isinstance(value, CedarSet):
+        return frozenset(_member(item) for item in value.items)
+    if isinstance(value, Datetime):
+        try:
+            return _EPOCH + value.ms * _MILLISECOND
+        except OverflowError as reason:
+            raise ValueError("a moment beyond the calendar") from reason
+    raise ValueError(f"a {kind(value)} is not handed out")
+
+
+def _member(key_: Any) -> Value:
+    if key_ in (TRUE_KEY, FALSE_KEY):
+        return bool(key_[1])
+    if isinstance(key_, tuple):
+        raise ValueError("a set of records is not handed out")  # noqa: TRY004 -- as `outside`
+    return outside(key_)
 
 
 def moment(value: datetime) -> Datetime:

@@ -6,12 +6,13 @@ skip it and could answer Allow). An erring `permit` is not satisfied. Both stand
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from doorward.cedar import closures, contexts, generated, scope, types
 from doorward.cedar.annotations import AnnotationError, obligations
-from doorward.cedar.env import Env
+from doorward.cedar.data import outside
+from doorward.cedar.env import Env, Expr
 from doorward.cedar.index import Index
 from doorward.cedar.possible import Outcome, possible
 from doorward.cedar.schema import Schema
@@ -21,7 +22,7 @@ from doorward.cedar.world import Lookup, Node, World
 from doorward.core.decision import AccessRequest, Effect
 from doorward.core.errors import DoorwardError, InvalidPolicyError, InvalidRequestError
 from doorward.core.feed import Bundle, PolicyText
-from doorward.core.model import Entity, EntityUid
+from doorward.core.model import Entity, EntityUid, Value
 
 __all__ = ["Answer", "Effect", "Engine", "Loaded"]
 
@@ -31,6 +32,7 @@ _MAX_SLICES = 16_384
 _HOT = 32
 # A slice that could not be generated is not tried again for this many questions.
 _TRIED = 1_000_000
+_MAX_EXPRESSIONS = 65_536
 
 Loaded: TypeAlias = World
 
@@ -66,6 +68,7 @@ class Engine:
         self.by_id: Mapping[str, Rule] = {rule.id: rule for rule in self._rules}
         self._readers: dict[frozenset[str] | None, list[tuple[types.RecordType, contexts.Reader]]] = {}
         self._slices: dict[Any, Slice] = {}
+        self._expressions: dict[int, tuple[Mapping[str, Any], Expr]] = {}
         # By the identity of rules, which live as long as the engine.
         self._functions: dict[Any, generated.Fast | None] = {}
 
@@ -122,6 +125,31 @@ class Engine:
             return undecided(reason.message)
         except Exception as reason:  # noqa: BLE001 -- whatever goes wrong in here, the answer is deny
             return undecided(f"{type(reason).__name__}: {reason}")
+
+    def values(self, request: AccessRequest, loaded: Loaded) -> Callable[[Mapping[str, Any]], Value]:
+        """Return what evaluates expressions of policies that do not name the resource.
+
+        Raises InvalidRequestError where the request fits no action of the schema: it is denied whatever
+        the resource. What is returned raises Fault where an expression errs, ValueError where its value
+        has no form outside, and InvalidRequestError where it reads an entity that breaks the schema.
+        """
+        known = self.schema.actions.get(request.action)
+        if known is None or request.principal.type not in known.principals:
+            raise InvalidRequestError(f"the schema has no such {request.action.cedar}")
+        if loaded.node(request.principal) is None:
+            loaded.stranger(request.principal)
+        context = types.taken(request.context.to_record(), known.context, "context")
+        env = Env(request.principal, request.action, EntityUid("", ""), context, loaded)
+        return lambda tree: outside(self._expression(tree)(env))
+
+    def _expression(self, tree: Mapping[str, Any]) -> Expr:
+        """Compile once; the tree is kept, so that its identity stays its own."""
+        kept = self._expressions.get(id(tree))
+        if kept is None:
+            if len(self._expressions) >= _MAX_EXPRESSIONS:
+                self._expressions.clear()
+            self._expressions[id(tree)] = kept = (tree, closures.compiled(tree))
+        return kept[1]
 
     def _judged(self, slice_: Slice, env: Env) -> Answer:
         fast = slice_.fast

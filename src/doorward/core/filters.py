@@ -7,6 +7,7 @@ itself. So a target that cannot express a part of a tree treats it as `Unknown` 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -44,6 +45,12 @@ class Unknown(Node, frozen=True, tag="unknown"):
     why: str
 
 
+class Errs(Node, frozen=True, tag="errs"):
+    """Err for every resource, for certain: no permit permits, every forbid forbids; `why` is for people."""
+
+    why: str
+
+
 class Same(Node, frozen=True, tag="same"):
     """Hold for one resource."""
 
@@ -68,8 +75,37 @@ class Has(Node, frozen=True, tag="has"):
     field: str
 
 
+class HasTag(Node, frozen=True, tag="has-tag"):
+    """Hold where a tag is set."""
+
+    name: str
+
+
+class TagIs(Node, frozen=True, tag="tag-is"):
+    """Hold where a tag has a value; where it is not set, nothing is said."""
+
+    name: str
+    value: str
+
+
+class Flag(Node, frozen=True, tag="flag"):
+    """Be what a boolean attribute is; where it is not known, nothing is said."""
+
+    field: str
+
+
+class Like(Node, frozen=True, tag="like"):
+    """Hold where a text attribute matches: literal pieces, with anything at all between two of them."""
+
+    field: str
+    pieces: tuple[str, ...]
+
+
 class Compare(Node, frozen=True, tag="compare"):
-    """Compare an attribute with a constant; where it is not known, nothing is said."""
+    """Compare an attribute with a constant; where it is not known, nothing is said.
+
+    Moments are compared by `<` only, with whole milliseconds: so cutting them changes nothing.
+    """
 
     field: str
     comparison: Comparison
@@ -81,6 +117,13 @@ class Contains(Node, frozen=True, tag="contains"):
 
     field: str
     value: Value
+
+
+class Inside(Node, frozen=True, tag="inside"):
+    """Hold where every member of a set attribute is one of some constants."""
+
+    field: str
+    values: frozenset[Value]
 
 
 class OneOf(Node, frozen=True, tag="one-of"):
@@ -108,9 +151,10 @@ class AnyOf(Node, frozen=True, tag="any"):
     parts: tuple[Filter, ...]
 
 
-Filter: TypeAlias = (
-    Constant | Unknown | Same | Within | Typed | Has | Compare | Contains | OneOf | Not | All | AnyOf
+Leaf: TypeAlias = (
+    Same | Within | Typed | Has | HasTag | TagIs | Flag | Like | Compare | Contains | Inside | OneOf
 )
+Filter: TypeAlias = Constant | Unknown | Errs | Leaf | Not | All | AnyOf
 
 
 class Residual(msgspec.Struct, frozen=True):
@@ -143,11 +187,26 @@ def holds(one: Filter, resource: Entity, above: frozenset[EntityUid]) -> bool | 
             return resource.uid.type == kind
         case Has(field):
             return field in resource.attrs
+        case HasTag(name):
+            return name in resource.tags
+        case TagIs(name, value):
+            return resource.tags[name] == value if name in resource.tags else None
+        case Flag(field):
+            flag = resource.attrs.get(field)
+            return flag if isinstance(flag, bool) else None
+        case Like(field, pieces):
+            text = resource.attrs.get(field)
+            return matches(text, pieces) if isinstance(text, str) else None
         case Compare(field, comparison, value):
             return _compared(resource.attrs, field, comparison, value)
         case Contains(field, value):
             held = resource.attrs.get(field)
             return _alike(value) in map(_alike, held) if isinstance(held, frozenset) else None
+        case Inside(field, values):
+            members = resource.attrs.get(field)
+            if not isinstance(members, frozenset):
+                return None
+            return {*map(_alike, members)} <= {*map(_alike, values)}
         case OneOf(field, values):
             found = resource.attrs.get(field)
             return None if found is None else _alike(found) in map(_alike, values)
@@ -167,6 +226,23 @@ def holds(one: Filter, resource: Entity, above: frozenset[EntityUid]) -> bool | 
     return None
 
 
+def matches(text: str, pieces: tuple[str, ...]) -> bool:
+    """Return whether a text is these pieces in order, the first at its begin, the last at its end."""
+    first, last = pieces[0], pieces[-1]
+    if len(pieces) == 1:
+        return text == first
+    at, end = len(first), len(text) - len(last)
+    if end < at or not text.startswith(first) or not text.endswith(last):
+        return False
+    for piece in pieces[1:-1]:
+        # The leftmost place for each piece leaves the most room for those after it.
+        found = text.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
+
+
 def _compared(attrs: Mapping[str, Value], field: str, comparison: Comparison, value: Value) -> bool | None:  # noqa: PLR0911 -- one per comparison
     if field not in attrs:
         return None
@@ -176,6 +252,8 @@ def _compared(attrs: Mapping[str, Value], field: str, comparison: Comparison, va
             return _alike(found) == _alike(value)
         case Comparison.UNEQUAL:
             return _alike(found) != _alike(value)
+    if isinstance(found, datetime) and isinstance(value, datetime) and found.tzinfo is not None:
+        return found < value if comparison is Comparison.LESS else None
     if type(found) is not int or type(value) is not int:
         return None
     match comparison:

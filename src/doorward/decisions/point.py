@@ -6,19 +6,21 @@ A `Standpoint` never changes: everything one request asks is answered on the sam
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
-from doorward.cedar.engine import Answer, Engine
+from doorward.cedar.engine import Answer, Engine, Loaded
 from doorward.cedar.scope import Rule
+from doorward.cedar.world import Lookup
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import InvalidRequestError, UnavailableError
 from doorward.core.feed import Bundle, Delta
 from doorward.core.identity import Caller
-from doorward.core.model import Action, Entity, EntityUid
+from doorward.core.model import Action, Entity, EntityUid, Value
 from doorward.core.obligation import Notify
 from doorward.core.values import entity_to_json
 from doorward.decisions.explaining import Explanation
@@ -29,6 +31,7 @@ from doorward.directory.snapshot import Snapshot
 _MAX_KNOWN = 262_144
 _MAX_DECISIONS = 4096
 _VIEW = Action.VIEW.uid
+_UNKNOWN_RESOURCE = "request: the resource is not known"
 # Stands where a context is asked for and none is read.
 _ANY_CONTEXT = Context(now=datetime.fromtimestamp(0, UTC))
 
@@ -116,6 +119,29 @@ class Standpoint:
         supposed.entities_version = self.entities_version
         return supposed
 
+    def world(self, lookup: Lookup | None = None) -> Loaded:
+        """Return the entities decisions read here; with `lookup` other ones, checked as they are read."""
+        return self._world if lookup is None else self._engine.world(lookup, _MAX_KNOWN)
+
+    def values(self, request: AccessRequest, world: Loaded) -> Callable[[Mapping[str, Any]], Value]:
+        """Return what evaluates expressions that do not name the resource (`cedar.engine.Engine.values`)."""
+        return self._engine.values(request, world)
+
+    def decide_in(self, request: AccessRequest, world: Loaded) -> Decision:
+        """Decide with other entities than the directory's: those of `world`, which must know the resource."""
+        refused = self.refused(request)
+        if refused is None and world.entities.get(request.resource) is None:
+            refused = _UNKNOWN_RESOURCE
+        answer = (
+            self._engine.evaluate(request, world) if refused is None else Answer(Effect.DENY, (), (refused,))
+        )
+        return self._decision(answer)
+
+    def refused(self, request: AccessRequest) -> str | None:
+        """Return why the request is denied whatever the resource is: nobody asks it; None otherwise."""
+        said = self._principal(request.principal)
+        return said if said is not None else self._actor(request.context.actor)
+
     def inputs(self, request: AccessRequest) -> str:
         """Return the sha256 (hex) of the canonical JSON of everything the decision reads."""
         return self._inputs.digest(request)
@@ -131,10 +157,12 @@ class Standpoint:
                 refused = self._keep(self._resources, request.resource, self._resource(request.resource))
         if refused is not None:
             return refused
-        actor = request.context.actor
-        if actor is not None and not self.snapshot.is_active(actor):
-            return "request: the acting agent is not known or not active"
-        return None
+        return self._actor(request.context.actor)
+
+    def _actor(self, actor: EntityUid | None) -> str | None:
+        if actor is None or self.snapshot.is_active(actor):
+            return None
+        return "request: the acting agent is not known or not active"
 
     def _principal(self, uid: EntityUid) -> str | None:
         found = self.snapshot.resolve(uid)
@@ -143,7 +171,7 @@ class Standpoint:
         return None if found.attrs.get("active") is True else "request: the principal is not active"
 
     def _resource(self, uid: EntityUid) -> str | None:
-        return None if self.snapshot.resolve(uid) is not None else "request: the resource is not known"
+        return None if self.snapshot.resolve(uid) is not None else _UNKNOWN_RESOURCE
 
     def _keep(self, table: dict[EntityUid, str | None], uid: EntityUid, said: str | None) -> str | None:
         if len(table) >= _MAX_KNOWN:

@@ -10,7 +10,20 @@ import pytest
 
 from doorward.core.context import Context, DeviceContext
 from doorward.core.decision import AccessRequest
-from doorward.core.filters import All, Compare, Comparison, Constant, OneOf, Residual, Same, Unknown, Within
+from doorward.core.filters import (
+    All,
+    Compare,
+    Comparison,
+    Constant,
+    Contains,
+    Errs,
+    OneOf,
+    Residual,
+    Same,
+    Typed,
+    Unknown,
+    Within,
+)
 from doorward.core.model import Action, EntityUid
 from doorward.decisions.filtering import verdict_of
 from doorward.decisions.point import Standpoint
@@ -45,11 +58,20 @@ ATOMS = (
     "resource.sensitivity + 1 > 2",
     'context.now > datetime("2020-01-01")',
     'resource.digest == "x"',
+    'resource has digest && resource.digest like "*b*"',
+    "resource.purposes.isEmpty()",
+    'resource.purposes.containsAny(["marketing", "fraud-model"])',
+    'resource.purposes.containsAll(["marketing"])',
+    'resource in [Doorward::Dataset::"store/training", Doorward::Dataset::"store/d3"]',
+    'resource is Doorward::Dataset in Doorward::Environment::"testing"',
+    'context.now.offset(duration("-1d")) > datetime("2026-05-31T11:59:59.999Z")',
+    "9223372036854775807 + context.risk > 0",  # errs above risk 0, whatever the resource
 )
 MORE = "".join(
     f'  Dataset::"store/d{n}": {{ sensitivity: {n % 4}, live: {str(n % 2 == 0).lower()},'
     f" environment: {('testing', 'production')[n % 3 == 0]},"
     f" purposes: [{('fraud-model', 'marketing')[n % 5 == 0]}]"
+    f"{', digest: ' + 'ab'[n % 2] * 2 if n % 5 == 2 else ''}"
     f"{', owner: dana' if n % 3 == 1 else ''}{', projects: [fraud]' if n % 4 == 1 else ''}"
     f"{', tags: {pii: ' + ('full' if n % 2 else 'nope') + '}' if n % 3 == 2 else ''} }}\n"
     for n in range(40)
@@ -146,6 +168,40 @@ def test_most_of_the_answer_comes_from_the_tree(
     monkeypatch.setattr(Standpoint, "decide", None)
     assert [*allowed.among(named)] == expected
     assert expected
+
+
+def test_what_does_not_name_the_resource_is_evaluated_whatever_it_is(
+    standpoint_of: Callable[..., Standpoint], many: Snapshot
+) -> None:
+    standpoint = standpoint_of(
+        '@id("a") permit(principal is Doorward::User, action == Doorward::Action::"read", '
+        "resource is Doorward::Dataset) when "
+        '{ context.now > datetime("2026-05-01") && 1 > 0 && '
+        '(if principal has email then resource.live else resource.purposes.containsAny(["marketing"])) };'
+        '@id("b") forbid(principal, action, resource) when { 9223372036854775807 + 1 > 0 };',
+        many,
+    )
+    context = Context(now=NOW)
+    dataset = EntityUid.of("Dataset", "x")
+    allowed = Allowed(
+        AccessRequest(EntityUid.of("User", "dana"), Action.READ.uid, dataset, context), standpoint
+    )
+    (permit,), (forbid,) = allowed.residual.permits, allowed.residual.forbids
+    assert permit == All((Typed(dataset.type), Contains("purposes", "marketing")))
+    assert isinstance(forbid, Errs)
+
+
+def test_a_question_that_fits_no_schema_is_left_to_the_decision(
+    standpoint_of: Callable[..., Standpoint], many: Snapshot
+) -> None:
+    standpoint = standpoint_of('@id("a") permit(principal, action, resource);', many)
+    named = [uid for uid in many.stated if uid.kind == "Dataset"]
+    odd = Context(now=NOW, risk=2**70)
+    request = AccessRequest(EntityUid.of("User", "dana"), Action.READ.uid, named[0], odd)
+    allowed = Allowed(request, standpoint)
+    assert not allowed.fits
+    assert not standpoint.decide(request).allowed
+    assert not [*allowed.among(named)]
 
 
 def test_what_is_not_known_is_never_dropped(many: Snapshot) -> None:
