@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -14,10 +15,13 @@ from doorward.core.identity import DeviceCertificate, IdentityLink
 from doorward.core.model import Entity, EntityUid
 from doorward.core.values import entity_to_json, uid_to_json
 from doorward.directory.duties import require_apart
+from doorward.directory.beside import Beside
 from doorward.directory.org import Org, require_known, require_no_circle, undeclared
+from doorward.directory.registry import Registry
 from doorward.directory.snapshot import Snapshot
 from doorward.directory.views import plain
 from doorward.directory.vocabulary import ASSETS, PRINCIPALS
+from doorward.store.provisioning import ProvisioningChange
 
 _PRUNED: Final = frozenset({*PRINCIPALS, *ASSETS, "Role", "Group", "Project"})
 # (issuer, subject) of an identity, (fingerprint,) of a certificate.
@@ -52,6 +56,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     delta: Delta
     declared: Declared
     warnings: tuple[str, ...] = ()
+    change: ProvisioningChange = ProvisioningChange()
 
     @property
     def version(self) -> int:
@@ -60,14 +65,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known now, and what only administration needs to know beside it."""
+    """What is known now, and what only administration needs to know beside it.
+
+    `vouched` is when each followed source last answered whole.
+    """
 
     snapshot: Snapshot
     declared: Declared = frozenset()
     certificates_revoked: frozenset[str] = frozenset()
+    registry: Registry = msgspec.field(default_factory=lambda: Registry.of((), ()))
+    vouched: dict[str, datetime] = msgspec.field(default_factory=dict)
 
 
-def make(org: Org, held: Held, *, prune: bool) -> Plan:
+def make(org: Org, held: Held, now: datetime, *, prune: bool) -> Plan:
     """Compare a file with what is known; raise InvalidConfigError or ConflictError if they contradict.
 
     Objects the file does not name are left alone unless `prune`. What goes takes its keys,
@@ -75,15 +85,14 @@ def make(org: Org, held: Held, *, prune: bool) -> Plan:
     """
     stated = held.snapshot.stated
     wanted = {uid: Entity(uid) for uid in org.implied if uid not in stated}
-    wanted |= {entity.uid: entity for entity in org.entities}
-    removed = _removed(org, stated) if prune else frozenset()
+    beside = Beside.of(org, held, now, prune=prune)
+    wanted |= {entity.uid: entity for entity in org.entities} | beside.entities
+    removed = _removed(org, stated) - beside.kept if prune else frozenset()
     after = {uid: entity for uid, entity in stated.items() if uid not in removed} | wanted
     require_known(org, after, going=removed)
     require_no_circle(org, {uid: entity.parents for uid, entity in after.items()})
     require_apart(wanted.values())
     changed = [entity for uid, entity in wanted.items() if stated.get(uid) != entity]
-    items = [_item(stated.get(entity.uid), entity) for entity in changed]
-    items += [Item(op=Op.REMOVE, kind=uid.kind, name=uid.id) for uid in sorted(removed)]
     identities = _identities(org, held, removed)
     certificates = _certificates(org, held, removed)
     keys = _orphans(held.snapshot, removed)
@@ -102,14 +111,26 @@ def make(org: Org, held: Held, *, prune: bool) -> Plan:
         zones=zones,
         lowered=None if lowered == held.snapshot.lowered else tuple(sorted(lowered)),
     )
-    items += _other_items(held.snapshot, delta)
-    items.sort(key=lambda item: (item.kind, item.name, item.op))
+    # What a file says beside a source may change nothing now, and much once the source is silent.
+    silent = sorted(beside.spoken_of - {entity.uid for entity in changed})
+    items = [Item(op=Op.CHANGE, kind=uid.kind, name=uid.id) for uid in silent]
     return Plan(
-        items=tuple(items),
+        items=(*lines(held.snapshot, delta, changed, sorted(removed)), *items),
         delta=delta,
         declared=_declared(held, delta),
         warnings=undeclared(org, after),
+        change=beside.change(removed),
     )
+
+
+def lines(
+    snapshot: Snapshot, delta: Delta, changed: Iterable[Entity], removed: Iterable[EntityUid]
+) -> tuple[Item, ...]:
+    """Return what a delta does, one line an object, in order of kind and name."""
+    items = [_item(snapshot.stated.get(entity.uid), entity) for entity in changed]
+    items += [Item(op=Op.REMOVE, kind=uid.kind, name=uid.id) for uid in removed]
+    items += _other_items(snapshot, delta)
+    return tuple(sorted(items, key=lambda item: (item.kind, item.name, item.op)))
 
 
 def _removed(org: Org, stated: Iterable[EntityUid]) -> frozenset[EntityUid]:

@@ -12,8 +12,15 @@ from sqlalchemy import Table, bindparam, delete, insert, select, update
 from doorward.core.errors import ConflictError
 from doorward.core.feed import Delta, Known
 from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
+from doorward.core.provisioning import Provisioned, Statement
 from doorward.core.values import uid_from_json
 from doorward.store import tables
+from doorward.store.provisioning import (
+    ProvisioningChange,
+    load_provisioned,
+    load_statements,
+    write_provisioning,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -48,6 +55,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     certificates_revoked: frozenset[str] = frozenset()
     tokens: tuple[tuple[str, datetime], ...] = ()
     lowerings: tuple[Lowering, ...] = ()
+    provisioning: ProvisioningChange = ProvisioningChange()
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +64,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     known: Known
     declared: frozenset[tuple[str, ...]]
     certificates_revoked: frozenset[str]
+    statements: tuple[Statement, ...] = ()
+    provisioned: tuple[Provisioned, ...] = ()
 
 
 class SqlHistory:
@@ -77,7 +87,8 @@ class SqlHistory:
             _write_entities(connection, entry.delta)
             _write_credentials(connection, entry)
             _write_rest(connection, entry)
-            _forget_accounts(connection, entry.delta)
+            write_provisioning(connection, entry.provisioning)
+            _forget_accounts(connection, entry)
 
     def changes(self, *, after: int = 0, limit: int = 1000) -> list[tuple[int, datetime, str, Delta]]:
         """Return (version, time, operator, delta) of the changes after a version, oldest first."""
@@ -119,6 +130,8 @@ def _load(connection: Connection, now: datetime) -> Loaded:
             {*declared, *((r.fingerprint,) for r in bound if r.declared and r.revoked is None)}
         ),
         certificates_revoked=frozenset(r.fingerprint for r in bound if r.revoked is not None),
+        statements=load_statements(connection),
+        provisioned=load_provisioned(connection),
     )
 
 
@@ -243,9 +256,9 @@ def _without_secrets(delta: Delta) -> Delta:
     return msgspec.structs.replace(delta, keys=keys)
 
 
-def _forget_accounts(connection: Connection, delta: Delta) -> None:
+def _forget_accounts(connection: Connection, entry: Entry) -> None:
     """Take away the console from users that are gone, so that a new one of that name starts afresh."""
-    gone: Iterable[Any] = map(uid_from_json, delta.entities_removed)
+    gone: Iterable[Any] = (*map(uid_from_json, entry.delta.entities_removed), *entry.provisioning.forgotten)
     for uid in gone:
         for table in (tables.passkeys, tables.sessions):
             connection.execute(delete(table).where(table.c.principal == uid))

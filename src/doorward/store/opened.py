@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from doorward.store.accounts import SqlAccounts
 from doorward.store.database import Database
 from doorward.store.history import SqlHistory
+from doorward.store.provisioning import SqlSources
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,12 +21,13 @@ class Store:
     database: Database
     history: SqlHistory
     accounts: SqlAccounts
+    sources: SqlSources
 
     @classmethod
     def open(cls, url: str, data: Path) -> Store:
         """Open and migrate the database at `url`; errors as `Database.open`."""
         database = Database.open(url, data)
-        return cls(database, SqlHistory(database), SqlAccounts(database))
+        return cls(database, SqlHistory(database), SqlAccounts(database), SqlSources(database))
 
     def close(self) -> None:
         """Close all connections."""

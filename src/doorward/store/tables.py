@@ -6,6 +6,7 @@ from sqlalchemy import (
     JSON,
     Boolean,
     Column,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -101,6 +102,43 @@ changes = Table(
     Column("time", Moment, nullable=False),
     Column("operator", Text, nullable=False),
     Column("delta", JSON, nullable=False),
+)
+# What sources outside state, and under `org` what files state of the same entity.
+statements = Table(
+    "statements",
+    metadata,
+    Column("uid", Uid, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("attrs", JSON, nullable=False),
+    Column("parents", JSON, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("seen", Moment, nullable=False),
+    Column("max_age", Float),
+)
+provisioned = Table(
+    "provisioned",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("uid", Uid, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("link", JSON),
+    Column("document", JSON, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("modified", Moment, nullable=False),
+    Column("gone", Moment),
+)
+sources = Table(
+    "sources",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("seen", Moment),
+    Column("cookie", Text, nullable=False),
+    Column("problem", Text, nullable=False),
+    Column("held_back", Integer, nullable=False),
 )
 
 links = Table(
