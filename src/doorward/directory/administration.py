@@ -16,8 +16,8 @@ from doorward.core.model import Entity, EntityUid
 from doorward.core.provisioning import ORG
 from doorward.core.values import entity_to_json, uid_from_json
 from doorward.directory import plan as planning
-from doorward.directory.duties import require_apart
 from doorward.directory.draft import Draft
+from doorward.directory.duties import require_apart
 from doorward.directory.effective import is_asset, is_principal
 from doorward.directory.expected import require_expected
 from doorward.directory.plan import Held, Plan

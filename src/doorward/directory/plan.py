@@ -14,8 +14,8 @@ from doorward.core.feed import Delta
 from doorward.core.identity import DeviceCertificate, IdentityLink
 from doorward.core.model import Entity, EntityUid
 from doorward.core.values import entity_to_json, uid_to_json
-from doorward.directory.duties import require_apart
 from doorward.directory.beside import Beside
+from doorward.directory.duties import require_apart
 from doorward.directory.org import Org, require_known, require_no_circle, undeclared
 from doorward.directory.registry import Registry
 from doorward.directory.snapshot import Snapshot

@@ -56,7 +56,7 @@ class World:
     def one(self, kind: str, identifier: str, rules: Rules = OKTA) -> Provisioned:
         return self.directory.registry.objects[(rules.source, kind, identifier)]
 
-    def join(  # noqa: PLR0913 -- the fields of a person
+    def join(
         self, identifier: str, name: str, *, kind: str = "User", external: str = "", rules: Rules = OKTA,
         **attrs: Value,
     ) -> Provisioned:  # fmt: skip
