@@ -257,7 +257,7 @@ class DiaryLog:
 class Stage:
     """Everything one playbook needs; `diary` is the exact order of records and upstream calls."""
 
-    def __init__(self, **gateway: Any) -> None:
+    def __init__(self, *, resources: Any = None, **gateway: Any) -> None:
         self.diary: list[str] = []
         self.clock = ManualClock(START)
         self.point, self.authenticator = ScriptedPoint(), ScriptedAuthenticator()
@@ -285,6 +285,7 @@ class Stage:
             ids=self.ids,
             settings=GatewaySettings(**gateway),
             staleness=lambda: self.stale,
+            resources=resources,
         )
 
     def request(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ import structlog
 
 from doorward import telemetry
 from doorward.app import certificates
-from doorward.app.naming import audience_of
+from doorward.app.naming import audience_of, authorization_servers_of, listen_url_of
 from doorward.app.supervisor import prepare_data, set_when_asked
 from doorward.audit.writer import AuditWriter
 from doorward.core.clock import Clock, SystemClock
@@ -30,6 +31,7 @@ from doorward.gateway.canonical import opaque_after
 from doorward.gateway.edge import Edge
 from doorward.gateway.flow import Flow
 from doorward.gateway.limits import MemoryLimits
+from doorward.gateway.metadata import ProtectedResources
 from doorward.gateway.metrics import GatewayMetrics
 from doorward.gateway.protocols.mlflow import MlflowAdapter
 from doorward.gateway.protocols.openai import OpenAIAdapter
@@ -38,6 +40,8 @@ from doorward.gateway.server import AdminSocket, GatewayServer, Readiness
 from doorward.gateway.streams import OpenAnswers
 from doorward.gateway.upstream import HttpUpstream
 from doorward.identity.authenticate import Authenticator
+from doorward.identity.key_sets import PROOF_ALGORITHMS
+from doorward.identity.nonces import Nonces, shared_key
 from doorward.settings import S3CredentialHolder, Settings, UpstreamSettings
 
 _log = structlog.get_logger()
@@ -97,6 +101,8 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         audience_of(settings),
         one_time=MemoryOneTime(clock),
         test_minting=settings.identity.test_minting,
+        nonces=Nonces(shared_key(settings.data), clock) if settings.identity.dpop_nonce else None,
+        addresses=(listen_url_of(settings),),
     )
     async with (
         AuditWriter(
@@ -186,6 +192,13 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
         settings=settings.gateway,
         staleness=feed.staleness,
         meter=metrics,
+        resources=ProtectedResources(
+            audience_of(settings),
+            upstreams=upstreams,
+            authorization_servers=authorization_servers_of(settings),
+            proof_algorithms=PROOF_ALGORITHMS,
+            client_certificates=tls is not None and tls.verify_mode is not ssl.CERT_NONE,
+        ),
     )
     opaque = {u.name: depth for u in settings.upstream if (depth := opaque_after(u.kind)) is not None}
     readiness = Readiness(world.point, staleness=feed.staleness, max_staleness=settings.gateway.max_staleness)

@@ -7,7 +7,19 @@ from doorward.settings import Settings
 
 def audience_of(settings: Settings) -> str:
     """Return what the local issuer's tokens must be for: the gateway's address."""
+    if settings.gateway.public_url is not None:
+        return settings.gateway.public_url
+    return listen_url_of(settings)
+
+
+def listen_url_of(settings: Settings) -> str:
+    """Return the gateway's address as it is listened on, whatever it is called outside."""
     return f"{'https' if settings.gateway.tls else 'http'}://{settings.gateway.listen}"
+
+
+def authorization_servers_of(settings: Settings) -> tuple[str, ...]:
+    """Return who issues tokens for the gateway: the configured providers."""
+    return tuple(issuer.issuer for issuer in settings.issuer)
 
 
 def issuer_of(settings: Settings) -> str:

@@ -54,12 +54,13 @@ class UnsupportedMediaError(InvalidRequestError):
 class UnauthenticatedError(DoorwardError):
     """No credential, or one that does not verify (HTTP 401).
 
-    `challenge` is the WWW-Authenticate value. `reason` is for the record only, never for the caller.
+    `challenge` is the WWW-Authenticate value, `headers` what the answer carries beside it.
+    `reason` is for the record only, never for the caller.
     """
 
     code = "unauthenticated"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- what an answer and its record say, by name
         self,
         message: str,
         *,
@@ -67,10 +68,12 @@ class UnauthenticatedError(DoorwardError):
         code: str | None = None,
         challenge: str = 'Bearer realm="doorward"',
         reason: str = "",
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         """Keep the challenge for the answer and the reason for the record."""
         super().__init__(message, hint=hint, code=code)
         self.challenge = challenge
+        self.headers = headers
         self.reason = reason
 
 

@@ -19,6 +19,31 @@ class Method(StrEnum):
     CERTIFICATE = "certificate"
 
 
+class Bounds(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Bound what a credential may be used for, below what its principal may; an empty set bounds nothing.
+
+    `actions` are names of actions, `upstreams` names of upstreams, `resources` uids that cover what
+    lies under them by path segment.
+    """
+
+    actions: frozenset[str] = frozenset()
+    upstreams: frozenset[str] = frozenset()
+    resources: frozenset[EntityUid] = frozenset()
+
+    def permits(self, action: str, resource: EntityUid) -> bool:
+        """Return whether one action on one resource lies within."""
+        return (
+            (not self.actions or action in self.actions)
+            and (not self.upstreams or resource.id.partition("/")[0] in self.upstreams)
+            and (not self.resources or any(_covers(above, resource) for above in self.resources))
+        )
+
+
+def _covers(above: EntityUid, resource: EntityUid) -> bool:
+    same = above.type == resource.type
+    return same and (above.id == resource.id or resource.id.startswith(f"{above.id}/"))
+
+
 class Caller(msgspec.Struct, frozen=True):
     """State who a request comes from, after verification; times are wall clock, in UTC.
 
@@ -26,6 +51,10 @@ class Caller(msgspec.Struct, frozen=True):
     `credential` is an identifier for records (key id, `jti`), never the secret.
     `expires` is when the credential ends; an open stream ends with it.
     `issuer` and `subject` are a token's own words; `certificate` is the fingerprint that proved the device.
+    `bounds` are the credential's own, an upper bound of whatever policies allow.
+    `shown_by` says what a bound token was shown with: `dpop`, `certificate`, or nothing.
+    `vouched_by` and `vouched_at` say who stated acr, mfa_at and signed_in_at, and when;
+    from `vouched_until` on they count as unknown.
     """
 
     principal: EntityUid
@@ -43,6 +72,17 @@ class Caller(msgspec.Struct, frozen=True):
     issuer: str = ""
     subject: str = ""
     certificate: str | None = None
+    bounds: tuple[Bounds, ...] = ()
+    shown_by: str = ""
+    vouched_by: str = ""
+    vouched_at: datetime | None = None
+    vouched_until: datetime | None = None
+
+    def as_vouched(self, now: datetime) -> Caller:
+        """Return the caller with what is known of the sign-in now: past its time, nothing is."""
+        if self.vouched_until is None or now < self.vouched_until:
+            return self
+        return msgspec.structs.replace(self, acr="", mfa_at=None, signed_in_at=None)
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,7 +53,8 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """State a refusal in words the caller may see; adapters give it their protocol's shape.
 
     `code`: denied, unauthenticated, limit_exceeded, not_found, invalid_request, unavailable, ...
-    `challenge` is the WWW-Authenticate value of a 401; `retry_after` is in seconds.
+    `challenge` is the WWW-Authenticate value of a 401; `retry_after` is in seconds. The flow itself adds
+    `headers`, so no protocol file can forget them.
     """
 
     status: int
@@ -68,6 +69,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     request_access: str = ""
     challenge: str = ""
     retry_after: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Catalogue(Protocol):

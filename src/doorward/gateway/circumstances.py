@@ -94,7 +94,8 @@ def _device(caller: Caller, world: KnownWorld) -> DeviceContext:
     )
 
 
-def _session(caller: Caller, now: datetime) -> SessionContext:
+def _session(shown: Caller, now: datetime) -> SessionContext:
+    caller = shown.as_vouched(now)
     return SessionContext(
         method=caller.method,
         acr=caller.acr,

@@ -24,19 +24,20 @@ from doorward.core.record import DecisionRecord
 from doorward.core.wire import Answer, Peer, Request, UpstreamClient
 from doorward.gateway.absence import absence
 from doorward.gateway.adapter import Adapter, BodyNeed, Naming, Refining, Refusal, UnknownRouteError
-from doorward.gateway.body import NoBody, declared_length, too_large, whole
+from doorward.gateway.body import declared_length, too_large, whole
 from doorward.gateway.circumstances import PURPOSE_HEADER, Circumstances, purpose_of
 from doorward.gateway.faults import origin_of
 from doorward.gateway.floods import Floods
 from doorward.gateway.forwarding import Forwarding, Rejudge
 from doorward.gateway.judgement import Judged, is_hidden, judge
+from doorward.gateway.metadata import ProtectedResources
 from doorward.gateway.obligations import breaks_readonly, challenge_of, counters, impossible, unmet_step_up
 from doorward.gateway.passage import Passage
 from doorward.gateway.ports import Authenticates, Meter, Point, Standpoint
 from doorward.gateway.recording import decision_record, flood_record
 from doorward.gateway.refusal import of_decision, of_error, problem, refusal
 from doorward.gateway.streams import OpenAnswers
-from doorward.gateway.visit import StepLeftOutError, TurnedAway, Visit, adapter_of, decided_on
+from doorward.gateway.visit import StepLeftOutError, TurnedAway, Visit, adapter_of, decided_on, unreadable
 from doorward.settings import GatewaySettings
 
 _log = structlog.get_logger()
@@ -64,13 +65,17 @@ class Flow:
         settings: GatewaySettings,
         staleness: Callable[[], float],
         meter: Meter | None = None,
+        resources: ProtectedResources | None = None,
     ) -> None:
-        """Take every port; `staleness` returns the seconds since the control plane was last heard."""
+        """Take every port; `staleness` returns the seconds since the control plane was last heard.
+
+        `resources` answers the metadata path, and challenges point to it.
+        """
         self._authenticator, self._point = authenticator, point
         self._adapters, self._upstreams = adapters, upstreams
         self._audit, self._limits = audit, limits
         self._clock, self._ids, self._settings = clock, ids, settings
-        self._staleness, self._meter = staleness, meter
+        self._staleness, self._meter, self._resources = staleness, meter, resources
         self._floods = Floods(clock)
         self._forwarding = Forwarding(
             upstreams=upstreams,
@@ -85,6 +90,8 @@ class Flow:
 
     async def handle(self, request: Request) -> Answer:
         """Return the answer to one request, which is in its one canonical reading (step 1)."""
+        if self._resources is not None and (told := self._resources.answer(request)) is not None:
+            return _identified(told, request.id)
         visit = Visit(request=request, started=self._clock.monotonic())
         code = "allowed"
         try:
@@ -98,7 +105,7 @@ class Flow:
     async def malformed(self, error: DoorwardError, *, request_id: str, peer: Peer) -> Answer:
         """Refuse a request that has no canonical reading (step 1); floods are counted."""
         refused = of_error(error, request_id)
-        visit = Visit(request=_unreadable(request_id, peer), started=self._clock.monotonic())
+        visit = Visit(request=unreadable(request_id, peer), started=self._clock.monotonic())
         answer = await self._turn_away(visit, TurnedAway(refused))
         self._count(visit, refused.code, answer.status)
         return _identified(answer, request_id)
@@ -287,7 +294,12 @@ class Flow:
         if step is not None:
             detail = "A stronger or more recent sign-in is needed. Sign in again with MFA."
             raise TurnedAway(
-                refusal("insufficient_user_authentication", detail, request_id, challenge=challenge_of(step))
+                refusal(
+                    "insufficient_user_authentication",
+                    detail,
+                    request_id,
+                    challenge=challenge_of(step, circumstances.caller),
+                )
             )
         keys = counters(visit.judgement, standpoint.snapshot) if visit.judgement is not None else ()
         if not keys:
@@ -338,11 +350,14 @@ class Flow:
                 await self._audit.write(self._decision_record(visit, refused))
             except UnavailableError as error:
                 refused, verdict = of_error(error, visit.request.id), TurnedAway(refused)
-        if visit.adapter is None:
-            return problem(refused)
-        if verdict.hidden and visit.naming is not None:
+        if verdict.hidden and visit.naming is not None and visit.adapter is not None:
             return visit.adapter.not_found(visit.request, visit.naming, visit.request.id)
-        return visit.adapter.refuse(visit.request, refused)
+        if refused.challenge and self._resources is not None:
+            pointed = self._resources.pointed_to(refused.challenge, visit.request.path)
+            refused = msgspec.structs.replace(refused, challenge=pointed)
+        answer = problem(refused) if visit.adapter is None else visit.adapter.refuse(visit.request, refused)
+        answer.headers.extend(refused.headers)
+        return answer
 
     def flush_floods(self) -> None:
         """Record what was only counted in the seconds that are over."""
@@ -379,17 +394,3 @@ def _identified(answer: Answer, request_id: str) -> Answer:
     answer.headers = [(name, value) for name, value in answer.headers if name.lower() != low]
     answer.headers.append((REQUEST_ID_HEADER, request_id))
     return answer
-
-
-def _unreadable(request_id: str, peer: Peer) -> Request:
-    return Request(
-        id=request_id,
-        method="",
-        path="/",
-        raw_path="/",
-        query=(),
-        raw_query="",
-        headers=(),
-        peer=peer,
-        body=NoBody(),
-    )

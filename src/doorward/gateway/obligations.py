@@ -38,7 +38,8 @@ def unmet_step_up(obligations: Iterable[AnyObligation], caller: Caller, now: dat
     return next((step for step in steps if not _meets(step, caller, now)), None)
 
 
-def _meets(step: StepUp, caller: Caller, now: datetime) -> bool:
+def _meets(step: StepUp, shown: Caller, now: datetime) -> bool:
+    caller = shown.as_vouched(now)
     level = max(_LEVELS.get(caller.acr, 0), _MFA_LEVEL if caller.mfa_at is not None else 0)
     wanted = _LEVELS.get(step.acr)
     if not (caller.acr == step.acr if wanted is None else level >= wanted):
@@ -50,10 +51,14 @@ def _meets(step: StepUp, caller: Caller, now: datetime) -> bool:
     return since is not None and (now - since).total_seconds() <= step.max_age
 
 
-def challenge_of(step: StepUp) -> str:
-    """Return the WWW-Authenticate value that asks for a stronger sign-in (RFC 9470 §3)."""
+def challenge_of(step: StepUp, caller: Caller) -> str:
+    """Return the WWW-Authenticate value that asks for a stronger sign-in (RFC 9470 §3).
+
+    The scheme is the one the caller's token was sent with.
+    """
+    scheme = "DPoP" if caller.shown_by == "dpop" else "Bearer"
     parts = [
-        'Bearer error="insufficient_user_authentication"',
+        f'{scheme} error="insufficient_user_authentication"',
         'error_description="A stronger or more recent sign-in is needed"',
         f'acr_values="{step.acr}"',
     ]

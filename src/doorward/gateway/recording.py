@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from doorward.core.decision import Decision, Effect
+from doorward.core.identity import Caller
 from doorward.core.model import EntityUid
 from doorward.core.record import Check, DecisionRecord, OutcomeRecord
 from doorward.core.values import to_json
@@ -58,16 +59,17 @@ def decision_record(
         network=_network(visit),
         request=_request(visit),
         trace=_trace(visit),
-        **_who(visit),
+        **_who(visit, now),
         **_what(visit),
         **_why(visit, explained),
     )
 
 
-def _who(visit: Visit) -> dict[str, Any]:
+def _who(visit: Visit, now: datetime) -> dict[str, Any]:
     caller = visit.caller
     if caller is None:
         return {}
+    known = caller.as_vouched(now)
     return {
         "principal": str(caller.principal),
         "actor": tuple(str(actor) for actor in caller.actors),
@@ -75,11 +77,21 @@ def _who(visit: Visit) -> dict[str, Any]:
         "session": {
             "method": caller.method,
             "credential": caller.credential,
-            "acr": caller.acr,
+            "acr": known.acr,
             "minted": caller.minted,
             "device_proven": caller.device_proven,
+            **_provenance(caller, now),
         },
     }
+
+
+def _provenance(caller: Caller, now: datetime) -> dict[str, Any]:
+    """Return who said how the caller signed in, how long ago, and whether that is still believed."""
+    if not caller.vouched_by:
+        return {}
+    age = {} if caller.vouched_at is None else {"source_age": int((now - caller.vouched_at).total_seconds())}
+    stale = caller.vouched_until is not None and now >= caller.vouched_until
+    return {"source": caller.vouched_by, **age, "stale": stale, "shown_by": caller.shown_by}
 
 
 def _what(visit: Visit) -> dict[str, Any]:
@@ -176,7 +188,7 @@ def _trace(visit: Visit) -> str:
 
 def outcome_record(visit: Visit, *, record_id: str, now: datetime, outcome: dict[str, Any]) -> OutcomeRecord:
     """Return the record of what became of an allowed request."""
-    who, what = _who(visit), _what(visit)
+    who, what = _who(visit, now), _what(visit)
     return OutcomeRecord(
         id=record_id,
         kind="outcome",

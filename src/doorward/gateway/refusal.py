@@ -59,7 +59,8 @@ def of_error(error: BaseException, request_id: str) -> Refusal:
     challenge = str(getattr(error, "challenge", "")) if error.code == "unauthenticated" else ""
     if status_of(error.code) == status_of("unauthenticated") and not challenge:
         challenge = 'Bearer realm="doorward"'
-    return refusal(error.code, _sentence(detail), request_id, challenge=challenge)
+    headers = tuple(getattr(error, "headers", ()))
+    return refusal(error.code, _sentence(detail), request_id, challenge=challenge, headers=headers)
 
 
 def of_decision(

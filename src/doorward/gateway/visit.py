@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from doorward.core.errors import DoorwardError
+from doorward.core.wire import Peer, Request
+from doorward.gateway.body import NoBody
 from doorward.gateway.refusal import of_error
 
 if TYPE_CHECKING:
     from doorward.core.decision import Decision
     from doorward.core.identity import Caller
     from doorward.core.obligation import AnyObligation
-    from doorward.core.wire import Request
     from doorward.gateway.adapter import Adapter, Naming, Refusal
     from doorward.gateway.circumstances import Circumstances
     from doorward.gateway.judgement import Judgement
@@ -76,3 +77,18 @@ def decided_on(visit: Visit) -> tuple[Standpoint, Circumstances, Naming]:
     if visit.standpoint is None or visit.circumstances is None or visit.naming is None:
         raise StepLeftOutError
     return visit.standpoint, visit.circumstances, visit.naming
+
+
+def unreadable(request_id: str, peer: Peer) -> Request:
+    """Return what stands for a request that has no canonical reading."""
+    return Request(
+        id=request_id,
+        method="",
+        path="/",
+        raw_path="/",
+        query=(),
+        raw_query="",
+        headers=(),
+        peer=peer,
+        body=NoBody(),
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -15,6 +15,7 @@ from doorward.identity.claims import VerifiedToken
 from doorward.identity.issuer_keys import FedKeys, Fetch, FetchedKeys, KeySource
 from doorward.identity.key_sets import ALGORITHMS, signature_holds
 from doorward.identity.strict_jose import SignedParts, TokenFaultError, take_apart
+from doorward.identity.token_cache import Kept, TokenCache
 from doorward.settings import IssuerSettings
 
 _TYPES = frozenset({"at+jwt", "application/at+jwt"})
@@ -23,13 +24,13 @@ _FORBIDDEN = frozenset({"crit", "jwk", "jku", "x5u", "x5c", "b64", "zip", "enc"}
 _LOCAL_ALGORITHMS = frozenset({"ES256"})
 _MAX_KID = 256
 CACHE_SECONDS = 300.0
-CACHE_ENTRIES = 4096
 
 
 class TrustedIssuer(msgspec.Struct, frozen=True):
     """An issuer, what its tokens must be for, and how far its word goes.
 
-    `trust` lists which of `amr`, `acr`, `auth_time` count. `leeway` is in seconds, for `exp`.
+    `trust` lists which of `amr`, `acr`, `auth_time` count, `max_age` for how many seconds after a token
+    was issued they do. `leeway` is in seconds, for `exp`.
     """
 
     name: str
@@ -39,12 +40,7 @@ class TrustedIssuer(msgspec.Struct, frozen=True):
     trust: frozenset[str] = frozenset()
     local: bool = False
     leeway: int = claims.SKEW
-
-
-class _Kept(msgspec.Struct, frozen=True):
-    token: VerifiedToken
-    thumbprint: str
-    until: float
+    max_age: int | None = None
 
 
 class TokenVerifier:
@@ -64,15 +60,23 @@ class TokenVerifier:
         self._trusted = {setting.issuer: _trusted(setting, clock, fetch) for setting in issuers}
         if len(self._trusted) != len(issuers):
             raise InvalidConfigError("one issuer is configured twice", hint="Keep one [[issuer]] for each.")
-        self._cache: dict[bytes, _Kept] = {}
+        self._cache = TokenCache()
 
-    async def verify(self, text: str) -> VerifiedToken:
-        """Return what the token says; raise TokenFaultError with the reason for the record."""
-        # The key of the cache is the whole token, never a part of it.
-        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-        kept = self._kept(key)
-        if kept is not None:
+    def cached(self, text: str, *, now: datetime) -> Kept | None:
+        """Return, without waiting, a token that verified and still would; None: ask `verify`.
+
+        Its end, its issuer's keys and their age are looked at every time.
+        """
+        kept = self._cache.get(text)
+        if kept is None:
+            return None
+        if kept.stands(now=now, monotonic=self._clock.monotonic()):
             return kept
+        self._cache.drop(text)
+        return None
+
+    async def verify(self, text: str) -> Kept:
+        """Return what the token says; raise TokenFaultError with the reason for the record."""
         # 1-3. Size, shape, strict base64url and JSON.
         parts = take_apart(text)
         # 4. The header is that of an access token and brings nothing of its own.
@@ -91,8 +95,12 @@ class TokenVerifier:
             raise TokenFaultError("signature_invalid")
         # 9-14. The claims.
         token = self._read_claims(parts, issuer)
-        self._keep(key, _Kept(token, verification_key.thumbprint, self._clock.monotonic() + CACHE_SECONDS))
-        return token
+        kept = Kept(token, issuer.keys, issuer.keys.current(), until=self._clock.monotonic() + CACHE_SECONDS)
+        # The keys may have changed since step 7 began to wait.
+        if verification_key.thumbprint not in kept.keys.thumbprints:
+            raise TokenFaultError("signing_key_unknown")
+        self._cache.put(text, kept)
+        return kept
 
     def issuer(self, name: Any) -> TrustedIssuer | None:
         """Return the trusted issuer with exactly this name; the local one cannot be taken over."""
@@ -117,23 +125,8 @@ class TokenVerifier:
             leeway=issuer.leeway,
             trust=issuer.trust,
             local=issuer.local,
+            max_age=issuer.max_age,
         )
-
-    def _kept(self, key: bytes) -> VerifiedToken | None:
-        kept = self._cache.get(key)
-        if kept is None:
-            return None
-        issuer = self.issuer(kept.token.issuer)
-        fresh = self._clock.monotonic() < kept.until and self._clock.now() < kept.token.expires
-        if fresh and issuer is not None and issuer.keys.holds(kept.thumbprint):
-            return kept.token
-        del self._cache[key]
-        return None
-
-    def _keep(self, key: bytes, kept: _Kept) -> None:
-        if len(self._cache) >= CACHE_ENTRIES:
-            del self._cache[next(iter(self._cache))]
-        self._cache[key] = kept
 
 
 def check_header(header: dict[str, Any]) -> tuple[str | None, str]:
@@ -166,5 +159,10 @@ def _trusted(setting: IssuerSettings, clock: Clock, fetch: Fetch) -> TrustedIssu
         )
     keys = FetchedKeys(setting.issuer, fetch=fetch, clock=clock, ttl=setting.jwks_ttl)
     return TrustedIssuer(
-        setting.issuer, setting.audience, keys, frozenset(setting.algorithms), frozenset(setting.trust)
+        setting.issuer,
+        setting.audience,
+        keys,
+        frozenset(setting.algorithms),
+        frozenset(setting.trust),
+        max_age=setting.max_age,
     )

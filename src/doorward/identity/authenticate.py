@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -14,20 +13,18 @@ import msgspec
 from doorward.core.clock import Clock
 from doorward.core.errors import InvalidRequestError
 from doorward.core.identity import Caller, KeyRecord, Method
-from doorward.core.model import EntityUid
 from doorward.core.ports import CredentialRegistry, OneTimeStore
 from doorward.core.wire import Peer, Request
 from doorward.identity import api_keys, credential, refusals, sigv4
 from doorward.identity.access_tokens import TokenVerifier
-from doorward.identity.claims import VerifiedToken
 from doorward.identity.credential import Kind
+from doorward.identity.dpop import ProofVerifier
 from doorward.identity.fetching import HttpFetcher
 from doorward.identity.issuer_keys import FedKeys, Fetch
-from doorward.identity.strict_jose import TokenFaultError
+from doorward.identity.nonces import Nonces
+from doorward.identity.own_addresses import OwnAddresses
+from doorward.identity.token_callers import TokenCallers
 from doorward.settings import IssuerSettings
-
-# A sign-in nobody vouches for counts as the oldest there is, so no rule about age takes it for fresh.
-_UNKNOWN_SIGN_IN = datetime.fromtimestamp(0, UTC)
 
 
 class Authenticator:
@@ -44,19 +41,30 @@ class Authenticator:
         one_time: OneTimeStore,
         test_minting: bool = False,
         fetch: Fetch | None = None,
+        nonces: Nonces | None = None,
+        addresses: Sequence[str] = (),
     ) -> None:
         """Read `registry` and `local_issuer_jwks` afresh each time.
 
         `audience` is what the local issuer's tokens must be for; other issuers have their own.
-        `one_time` is shared by every process that lets callers in.
+        `one_time` is shared by every process that lets callers in. `addresses` are further URLs this
+        gateway is known by, `nonces` makes DPoP proofs hold one of ours.
         Raises InvalidConfigError for an issuer that cannot be trusted.
         """
-        self._registry, self._clock, self._test_minting = registry, clock, test_minting
+        self._registry, self._clock = registry, clock
         self._one_time = one_time
         self._local = FedKeys(local_issuer_jwks)
         self._fetcher = HttpFetcher()
-        self._tokens = TokenVerifier(
+        self._verifier = TokenVerifier(
             issuers, local=self._local, audience=audience, clock=clock, fetch=fetch or self._fetcher
+        )
+        own = OwnAddresses((audience, *addresses, *(issuer.audience for issuer in issuers)))
+        self._tokens = TokenCallers(
+            self._verifier,
+            ProofVerifier(own=own, one_time=one_time, clock=clock, nonces=nonces),
+            registry=registry,
+            clock=clock,
+            test_minting=test_minting,
         )
 
     async def authenticate(self, request: Request) -> Caller:
@@ -67,6 +75,11 @@ class Authenticator:
         """
         # 1. At most one credential, in one place, in one reading.
         found = credential.find(request)
+        # What hangs on nothing but a token that was seen before is known without a wait.
+        if found is not None and found.kind is Kind.TOKEN and request.peer.certificate is None:
+            known = self._tokens.cached(found.text, request.path)
+            if known is not None:
+                return known
         # 2. The credential verifies, by its kind.
         caller = None if found is None else await self._verified(found, request)
         # 3. A client certificate shown on this very request proves its device, or stands for itself.
@@ -87,7 +100,7 @@ class Authenticator:
 
     async def close(self) -> None:
         """Stop fetching and close connections to issuers."""
-        await self._tokens.close()
+        await self._verifier.close()
         await self._fetcher.close()
 
     # Step 2, by kind
@@ -98,8 +111,8 @@ class Authenticator:
                 return self._caller_of_key(found.text, request.peer)
             case Kind.SIGNATURE:
                 return await self._caller_of_signature(request)
-            case Kind.TOKEN:
-                return await self._caller_of_token(found.text, request.peer)
+            case Kind.TOKEN | Kind.BOUND_TOKEN:
+                return await self._tokens.caller_of(found, request)
 
     def _caller_of_key(self, text: str, peer: Peer) -> Caller:
         # 2.1 Form and checksum are a key's. 2.2 Its hash is known. 2.3 It may be used now, from there.
@@ -125,48 +138,6 @@ class Authenticator:
         if fault is not None:
             raise refusals.key_refused(fault)
         return api_keys.caller_of(record, method)
-
-    async def _caller_of_token(self, text: str, peer: Peer) -> Caller:
-        # 2.1 The token verifies (RFC 9068). The registry is read after this wait, never before it.
-        try:
-            token = await self._tokens.verify(text)
-        except TokenFaultError as fault:
-            raise refusals.token_refused(str(fault)) from None
-        registry = self._registry()
-        # 2.2 It was not revoked. 2.3 What it is bound to was shown.
-        if registry.token_revoked(token.jti):
-            raise refusals.token_refused("token_revoked")
-        if token.certificate is not None and token.certificate != _thumbprint(peer):
-            raise refusals.token_refused("bound_to_a_certificate_not_shown")
-        # 2.4 Its (issuer, subject) is linked to a principal; never by e-mail or name.
-        principal = token.principal or registry.principal_of(token.issuer, token.subject)
-        if principal is None:
-            raise refusals.not_linked()
-        return self._caller_of(token, principal)
-
-    def _caller_of(self, token: VerifiedToken, principal: EntityUid) -> Caller:
-        caller = Caller(
-            principal=principal,
-            credential=token.jti,
-            method=Method.TOKEN,
-            bound_purpose=token.purpose,
-            acr=token.acr,
-            signed_in_at=token.signed_in_at or _UNKNOWN_SIGN_IN,
-            mfa_at=token.mfa_at,
-            minted=token.minted,
-            expires=token.expires,
-            issuer=token.issuer,
-            subject=token.subject,
-        )
-        return self._with_test_claims(caller, token) if self._test_minting and token.minted else caller
-
-    def _with_test_claims(self, caller: Caller, token: VerifiedToken) -> Caller:
-        # Only here does a token say MFA or device without proof; `minted` tells every policy so.
-        device = None if token.minted_device is None else EntityUid.of("Device", token.minted_device)
-        if device is not None and not self._registry().is_active(device):
-            raise refusals.token_refused("device_inactive")
-        mfa_at = token.issued if token.minted_mfa else None
-        return msgspec.structs.replace(caller, mfa_at=mfa_at, device=device, device_proven=device is not None)
 
     # Step 3
 
@@ -233,11 +204,3 @@ def _device_stands(caller: Caller, registry: CredentialRegistry, now: datetime) 
     if caller.certificate is None:
         return not caller.device_proven or caller.minted
     return registry.device_of_certificate(caller.certificate, now) == caller.device
-
-
-def _thumbprint(peer: Peer) -> str | None:
-    """Return the RFC 8705 thumbprint of the client certificate: base64url of its SHA-256."""
-    if peer.certificate is None:
-        return None
-    digest = hashlib.sha256(peer.certificate).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")

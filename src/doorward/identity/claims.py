@@ -18,6 +18,8 @@ PRIVATE = "doorward"  # the local issuer's own claims, believed from no other is
 _LAST_TIME = 253_402_300_799  # 9999-12-31T23:59:59Z
 _MAX_TEXT = 255
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+# One segment after another in its only spelling: no dots alone, no escapes, no slash at the end.
+_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+){1,8}", re.ASCII)
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 # Authentication context classes that mean more than one factor: NIST SP 800-63B, OpenID EAP, PAPE, REFEDS.
 _MFA_ACR = frozenset({
@@ -30,7 +32,9 @@ _PRINCIPALS = frozenset({"User", "Service", "Agent"})
 class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     """What a verified token says. `principal` is set by the local issuer only; others are looked up.
 
-    `certificate` is the SHA-256 (base64url) of the client certificate the token is bound to (RFC 8705).
+    `certificate` is the SHA-256 (base64url) of the client certificate the token is bound to (RFC 8705),
+    `proof_key` the thumbprint of the key a DPoP proof must be made with (RFC 9449).
+    `path` is where the token may be used, if it is for a part of this gateway only: `/llm`.
     """
 
     issuer: str
@@ -43,6 +47,9 @@ class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     signed_in_at: datetime | None = None
     mfa_at: datetime | None = None
     certificate: str | None = None
+    proof_key: str | None = None
+    path: str = ""
+    vouched_until: datetime | None = None
     purpose: str | None = None
     minted: bool = False
     minted_mfa: bool = False
@@ -59,11 +66,14 @@ def read(  # noqa: PLR0913 -- the claims, and what each is held against
     leeway: int,
     trust: frozenset[str],
     local: bool,
+    max_age: int | None = None,
 ) -> VerifiedToken:
-    """Check and pick the claims of a token whose signature holds; raise TokenFaultError."""
+    """Check and pick the claims of a token whose signature holds; raise TokenFaultError.
+
+    `max_age` is for how many seconds after it was issued a token's word on the sign-in is believed.
+    """
     # 9. It is for us and for no one else: a token for several audiences could be replayed by another.
-    if payload.get("aud") not in (audience, [audience]):
-        raise TokenFaultError("audience_wrong")
+    path = for_us(payload.get("aud"), audience)
     # 10. It has begun and not ended; all times are whole seconds.
     expires = _lifetime(payload, now, leeway)
     # 11. It says whose it is, through which client, and which token it is.
@@ -74,18 +84,41 @@ def read(  # noqa: PLR0913 -- the claims, and what each is held against
     # 12. A chain of delegation means that several must be allowed; until it is decided so, it is refused.
     if "act" in payload:
         raise TokenFaultError("delegation_not_supported")
+    certificate, proof_key = _confirmation(payload)
+    issued = _time(payload, "iat")
     token = VerifiedToken(
         issuer=issuer,
         subject=subject,
         jti=jti,
         client_id=client,
         expires=expires,
-        issued=_time(payload, "iat"),
+        issued=issued,
         # 13. A token bound to a key is worth nothing without it.
-        certificate=_bound_certificate(payload),
+        certificate=certificate,
+        proof_key=proof_key,
+        path=path,
+        vouched_until=None if max_age is None else issued + timedelta(seconds=max_age),
     )
     # 14. How the caller signed in, as far as this issuer is believed.
     return _with_local_claims(token, payload) if local else _with_sign_in(token, payload, now, trust)
+
+
+def for_us(stated: Any, audience: str) -> str:
+    """Return the path a token is for, "" for the whole gateway; raise TokenFaultError if it is not for us.
+
+    Beside the configured audience only a URL below it counts: one that RFC 9728 metadata gave out.
+    """
+    if isinstance(stated, list) and len(stated) == 1:
+        stated = stated[0]
+    if not isinstance(stated, str):
+        raise TokenFaultError("audience_wrong")
+    if stated == audience:
+        return ""
+    base = audience.rstrip("/")
+    path = stated.removeprefix(base)
+    if "://" not in base or path == stated or not _PATH.fullmatch(path):
+        raise TokenFaultError("audience_wrong")
+    return path
 
 
 def _time(payload: Mapping[str, Any], name: str) -> datetime:
@@ -114,13 +147,16 @@ def _text(payload: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _bound_certificate(payload: Mapping[str, Any]) -> str | None:
+def _confirmation(payload: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return the certificate and the proof key a token is bound to (RFC 7800); both must then be shown."""
     if "cnf" not in payload:
-        return None
-    match payload["cnf"]:
-        case {"x5t#S256": str(thumbprint), **others} if not others and _THUMBPRINT.fullmatch(thumbprint):
-            return thumbprint
-    raise TokenFaultError("bound_to_a_key_not_shown")
+        return None, None
+    bound = payload["cnf"]
+    if not isinstance(bound, dict) or not bound or bound.keys() - {"x5t#S256", "jkt"}:
+        raise TokenFaultError("bound_to_a_key_not_shown")
+    if not all(isinstance(value, str) and _THUMBPRINT.fullmatch(value) for value in bound.values()):
+        raise TokenFaultError("bound_to_a_key_not_shown")
+    return bound.get("x5t#S256"), bound.get("jkt")
 
 
 def _with_sign_in(

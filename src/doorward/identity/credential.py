@@ -17,6 +17,7 @@ _SIGNATURE_SCHEME = "aws4-hmac-sha256"
 _IN_QUERY = frozenset({"access_token", "api_key", "apikey", "api-key", "x-api-key", "authorization"})
 _OLD_SIGNED_QUERY = "awsaccesskeyid"
 _SIGNED_QUERY = ("x-amz-algorithm", "x-amz-credential", "x-amz-signature")
+_HEADERS = frozenset({"authorization", "x-api-key", "dpop"})
 
 
 class Kind(Enum):
@@ -24,14 +25,19 @@ class Kind(Enum):
 
     KEY = "key"
     TOKEN = "token"  # noqa: S105 -- a word, no secret
+    BOUND_TOKEN = "bound token"  # noqa: S105 -- a word, no secret
     SIGNATURE = "signature"
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """One credential, not yet believed; `text` is empty for a signature, which spans the request."""
+    """One credential, not yet believed; `text` is empty for a signature, which spans the request.
+
+    `proof` is the DPoP proof that comes with a bound token.
+    """
 
     kind: Kind
     text: str = ""
+    proof: str = ""
 
     def __repr__(self) -> str:
         """Return the kind alone: the text is a secret."""
@@ -45,19 +51,18 @@ def find(request: Request) -> Credential | None:
     is not accepted.
     """
     # 1. A secret in a URL ends up in logs and histories: it is refused even if it would verify.
-    _refuse_secrets_in_query(request)
+    signed_url = _signed_url(request) if request.query else False
     # 2. Each header at most once, and no list inside it.
-    authorization = _only(request, "authorization")
-    bare_key = _only(request, "x-api-key")
-    signed_url = any(name.lower().startswith(_SIGNED_QUERY) for name, _ in request.query)
-    if any(name.lower() == _OLD_SIGNED_QUERY for name, _ in request.query):
-        raise refusals.old_signature()
+    authorization, bare_key, proof = _headers(request)
     # 3. One credential in one place; the same key in two places is the one exception.
-    if signed_url and (authorization is not None or bare_key is not None):
-        raise _two_credentials()
     if signed_url:
+        if authorization is not None or bare_key is not None or proof is not None:
+            raise _two_credentials()
         return Credential(Kind.SIGNATURE)
-    found = None if authorization is None else _of_authorization(authorization)
+    found = None if authorization is None else _of_authorization(authorization, proof)
+    # 4. A proof belongs to a token that is sent as bound, and to nothing else.
+    if proof is not None and (found is None or found.kind is not Kind.BOUND_TOKEN):
+        raise _loose_proof()
     if bare_key is None:
         return found
     if found is not None and not _same(found.text, bare_key):
@@ -65,17 +70,28 @@ def find(request: Request) -> Credential | None:
     return Credential(Kind.KEY, bare_key)
 
 
-def _only(request: Request, name: str) -> str | None:
-    value = request.header(name)
-    if value is None:
-        return None
-    scheme = value.partition(" ")[0].lower()
-    if "," in value and scheme != _SIGNATURE_SCHEME:
-        raise _two_credentials()
-    return value
+def _headers(request: Request) -> tuple[str | None, str | None, str | None]:
+    """Return authorization, x-api-key and dpop; one pass, because every request comes through here."""
+    found: dict[str, str] = {}
+    for name, value in request.headers:
+        if name in _HEADERS:
+            if name in found:
+                raise InvalidRequestError(f"header `{name}` is given more than once", hint="Send it once.")
+            found[name] = value
+    if not found:
+        return None, None, None
+    authorization = found.get("authorization")
+    for value in found.values():
+        if "," in value and not (value is authorization and _is_signature(value)):
+            raise _two_credentials()
+    return authorization, found.get("x-api-key"), found.get("dpop")
 
 
-def _of_authorization(value: str) -> Credential:
+def _is_signature(value: str) -> bool:
+    return value.partition(" ")[0].lower() == _SIGNATURE_SCHEME
+
+
+def _of_authorization(value: str, proof: str | None) -> Credential:
     scheme, separator, text = value.partition(" ")
     match scheme.lower():
         case "bearer" if separator and _TOKEN68.fullmatch(text):
@@ -83,22 +99,37 @@ def _of_authorization(value: str) -> Credential:
             return Credential(kind, text)
         case "bearer":
             raise refusals.token_refused("bearer_malformed")
+        case "dpop":
+            return _bound_token(text, proof)
         case "aws4-hmac-sha256":
             return Credential(Kind.SIGNATURE)
         case "aws":
             raise refusals.old_signature()
-        case "dpop":
-            raise refusals.unknown_scheme("dpop_not_supported")
     raise refusals.unknown_scheme("scheme_not_supported")
 
 
-def _refuse_secrets_in_query(request: Request) -> None:
+def _bound_token(text: str, proof: str | None) -> Credential:
+    if proof is None:
+        raise refusals.proof_refused("proof_missing")
+    if not _TOKEN68.fullmatch(text):
+        raise refusals.token_refused("dpop_malformed", bound=True)
+    return Credential(Kind.BOUND_TOKEN, text, proof)
+
+
+def _signed_url(request: Request) -> bool:
+    """Return whether the URL is a signed one; raise for any other secret in it."""
+    signed = False
     for name, value in request.query:
-        if name.lower() in _IN_QUERY or api_keys.digest_of(value) is not None:
+        low = name.lower()
+        if low in _IN_QUERY or api_keys.digest_of(value) is not None:
             raise InvalidRequestError(
                 "the URL carries a credential, where logs and histories keep it",
                 hint="Send it in the Authorization header, and replace it: it may have leaked.",
             )
+        if low == _OLD_SIGNED_QUERY:
+            raise refusals.old_signature()
+        signed = signed or low.startswith(_SIGNED_QUERY)
+    return signed
 
 
 def _same(one: str, other: str) -> bool:
@@ -111,4 +142,11 @@ def _two_credentials() -> InvalidRequestError:
     return InvalidRequestError(
         "the request carries more than one credential",
         hint="Send exactly one: an Authorization header, an x-api-key header or a signed URL.",
+    )
+
+
+def _loose_proof() -> InvalidRequestError:
+    return InvalidRequestError(
+        "the request carries a DPoP proof without a token that is sent as bound",
+        hint="Send the token as `Authorization: DPoP ...`, or leave the `DPoP` header out.",
     )

@@ -15,6 +15,7 @@ from doorward.identity.key_sets import KeySet, VerificationKey, read_key_set
 from doorward.identity.strict_jose import TokenFaultError, read_object
 from doorward.settings import is_loopback
 
+_NO_KEYS = KeySet()
 Fetch = Callable[[str], Awaitable[bytes]]
 
 UNKNOWN_KEY_INTERVAL = 5.0  # seconds between refreshes that tokens with unknown keys can cause
@@ -28,8 +29,8 @@ class KeySource(Protocol):
     async def find(self, kid: str | None, alg: str) -> VerificationKey:
         """Return the key a token names; raise TokenFaultError if there is none or none can be had."""
 
-    def holds(self, thumbprint: str) -> bool:
-        """Return, without waiting, whether a key is among the issuer's current ones."""
+    def current(self) -> KeySet:
+        """Return, without waiting, the keys that count now: the same object for as long as none changes."""
 
 
 class FedKeys:
@@ -38,7 +39,7 @@ class FedKeys:
     def __init__(self, document: Callable[[], Mapping[str, Any]]) -> None:
         """Read `document` (a JWKS with a member `issuer`) each time; it changes with the feed."""
         self._document = document
-        self._read: tuple[object, KeySet] | None = None
+        self._read: tuple[object, object, KeySet] | None = None
 
     @property
     def issuer(self) -> str | None:
@@ -48,21 +49,21 @@ class FedKeys:
 
     async def find(self, kid: str | None, alg: str) -> VerificationKey:
         """Return the key a token names; raise TokenFaultError if there is none."""
-        found = self._keys().choose(kid, alg)
+        found = self.current().choose(kid, alg)
         if found is None:
             raise TokenFaultError("signing_key_unknown")
         return found
 
-    def holds(self, thumbprint: str) -> bool:
-        """Return whether a key is among the current ones."""
-        return thumbprint in self._keys().thumbprints
-
-    def _keys(self) -> KeySet:
+    def current(self) -> KeySet:
+        """Return the keys that count now; another issuer's name makes them other keys."""
         document = self._document()
-        keys = document.get("keys")
-        if self._read is None or (self._read[0] is not keys and self._read[0] != keys):
-            self._read = (keys, read_key_set(document))
-        return self._read[1]
+        keys, issuer = document.get("keys"), document.get("issuer")
+        read = self._read
+        if not keys or not issuer:
+            return _NO_KEYS  # the feed has not told them, or not yet
+        if read is None or (read[0] is not keys and read[0] != keys) or read[1] != issuer:
+            self._read = read = (keys, issuer, read_key_set(document))
+        return read[2]
 
 
 class FetchedKeys:
@@ -76,7 +77,7 @@ class FetchedKeys:
         """Take an issuer URL; raise InvalidConfigError unless it is https, or http on loopback."""
         _check_url(issuer, plain_allowed=True)
         self._issuer, self._fetch, self._clock, self._ttl = issuer, fetch, clock, ttl
-        self._keys = KeySet((), frozenset())
+        self._keys = KeySet()
         self._fetched: float | None = None
         self._attempted: float | None = None
         self._flight: asyncio.Task[None] | None = None
@@ -98,10 +99,14 @@ class FetchedKeys:
             raise TokenFaultError("signing_key_unknown")
         return found
 
-    def holds(self, thumbprint: str) -> bool:
-        """Return whether a key is among the current ones; past its time nothing is."""
-        self._refresh_early()
-        return self._current() and thumbprint in self._keys.thumbprints
+    def current(self) -> KeySet:
+        """Return the keys that count now; past their time none do."""
+        age = self._age()
+        if age >= self._ttl:
+            return _NO_KEYS
+        if age >= self._ttl / 2:
+            self._refresh_early()
+        return self._keys
 
     async def close(self) -> None:
         """Stop a refresh that is under way."""
@@ -142,7 +147,9 @@ class FetchedKeys:
         except (DoorwardError, TokenFaultError) as reason:
             _log.warning("issuer_keys_not_refreshed", issuer=self._issuer, reason=str(reason))
             return
-        self._keys, self._fetched = keys, started
+        if not keys.same_as(self._keys):
+            self._keys = keys
+        self._fetched = started
 
     async def _load(self) -> KeySet:
         metadata = await self._discover()

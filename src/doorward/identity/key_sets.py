@@ -20,6 +20,8 @@ ALGORITHMS: Mapping[str, tuple[str, str | None]] = {
     "ES256": ("EC", "P-256"), "ES384": ("EC", "P-384"), "ES512": ("EC", "P-521"),
     "EdDSA": ("OKP", "Ed25519"), "Ed25519": ("OKP", "Ed25519"),
 }  # fmt: skip
+# What a proof of possession may be signed with: the same list, in the order it is advertised.
+PROOF_ALGORITHMS = ("ES256", "EdDSA", "Ed25519", "ES384", "ES512", "PS256", "RS256")
 _KEY_TYPES: Mapping[str, type[RSAKey | ECKey | OKPKey]] = {
     "RSA": RSAKey, "EC": ECKey, "OKP": OKPKey,
 }  # fmt: skip
@@ -47,8 +49,12 @@ class VerificationKey(msgspec.Struct, frozen=True):
 class KeySet(msgspec.Struct, frozen=True):
     """The usable keys of one issuer."""
 
-    keys: tuple[VerificationKey, ...]
-    thumbprints: frozenset[str]
+    keys: tuple[VerificationKey, ...] = ()
+    thumbprints: frozenset[str] = frozenset()
+
+    def same_as(self, other: KeySet) -> bool:
+        """Return whether both hold the same keys for the same uses."""
+        return [_identity(key) for key in self.keys] == [_identity(key) for key in other.keys]
 
     def choose(self, kid: str | None, alg: str) -> VerificationKey | None:
         """Return the one key a token names; None if there is none or it is not clear which."""
@@ -68,11 +74,16 @@ def read_key_set(document: Mapping[str, Any]) -> KeySet:
     entries = document.get("keys")
     if not isinstance(entries, (list, tuple)) or len(entries) > _MAX_KEYS:
         raise TokenFaultError("key_set_invalid")
-    keys = tuple(key for entry in entries if (key := _usable(entry)) is not None)
+    keys = tuple(key for entry in entries if (key := read_key(entry)) is not None)
     return KeySet(keys, frozenset(key.thumbprint for key in keys))
 
 
-def _usable(entry: Any) -> VerificationKey | None:
+def _identity(key: VerificationKey) -> tuple[str | None, ...]:
+    return key.kid, key.alg, key.thumbprint
+
+
+def read_key(entry: Any) -> VerificationKey | None:
+    """Return a public key that may check signatures; None for anything else."""
     if not isinstance(entry, Mapping) or not _meant_to_verify(entry):
         return None
     kty, kid, alg = entry.get("kty"), entry.get("kid"), entry.get("alg")

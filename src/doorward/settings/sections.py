@@ -67,10 +67,25 @@ class TlsSettings(Section):
     client_ca: Path | None = None
 
 
+def _checked_public_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+        raise ValueError(f"`{url}` is not https://HOST[:PORT]")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("the public URL has no path, query or fragment")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("plain HTTP is refused off loopback: use https://")
+    return url.rstrip("/")
+
+
 class GatewaySettings(Section):
-    """The data port. Bounds: bytes and seconds."""
+    """The data port. Bounds: bytes and seconds.
+
+    `public_url` is how callers reach it, if not by `listen`: tokens and proofs are made for it.
+    """
 
     listen: Listen = "127.0.0.1:8640"
+    public_url: Annotated[str, AfterValidator(_checked_public_url)] | None = None
     tls: TlsSettings | Literal["auto"] | None = None
     max_body: int = 64 * 1024 * 1024
     max_json_body: int = 8 * 1024 * 1024
@@ -215,7 +230,10 @@ class UpstreamSettings(Section):
 
 
 class IssuerSettings(Section):
-    """An identity provider whose access tokens are accepted (RFC 9068)."""
+    """An identity provider whose access tokens are accepted (RFC 9068).
+
+    `max_age` is for how many seconds after a token was issued what it says of the sign-in is believed.
+    """
 
     issuer: str
     audience: str
@@ -224,13 +242,18 @@ class IssuerSettings(Section):
     provision: bool = False
     algorithms: tuple[str, ...] = ("RS256", "PS256", "ES256", "EdDSA")
     jwks_ttl: float = 300.0
+    max_age: int = 86_400
 
 
 class IdentitySettings(Section):
-    """Rules for tokens of the local issuer."""
+    """Rules for tokens of the local issuer, and for proofs of possession.
+
+    `dpop_nonce` demands that every DPoP proof holds a nonce of ours, so that none can be made in advance.
+    """
 
     test_minting: bool = False
     token_lifetime: int = 900
+    dpop_nonce: bool = False
 
 
 class KeysSettings(Section):

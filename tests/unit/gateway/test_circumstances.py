@@ -131,7 +131,7 @@ def test_a_step_up_is_met_or_not(step, acr, mfa_ago, met):
     mfa_at = None if mfa_ago is None else NOW - timedelta(seconds=mfa_ago)
     caller = Caller(DANA, "k", "token", acr=acr, signed_in_at=NOW, mfa_at=mfa_at)
     assert (unmet_step_up((step,), caller, NOW) is None) is met
-    assert step.acr in challenge_of(step)
+    assert step.acr in challenge_of(step, caller)
 
 
 def test_floods_remember_a_bounded_number_of_sources():

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from doorward.core.model import EntityUid
 from doorward.core.onetime import MemoryOneTime
 from doorward.core.wire import Peer, Request
 from doorward.identity.authenticate import Authenticator
+from doorward.identity.nonces import Nonces
 from doorward.settings import IssuerSettings
 
 START = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -56,6 +57,17 @@ class Registry:
     links: dict[tuple[str, str], EntityUid] = field(default_factory=lambda: {(IDP, "00u1"): DANA})
     certificates: dict[str, EntityUid] = field(default_factory=dict)
     revoked: set[str] = field(default_factory=set)
+
+    def snapshot(self) -> Registry:
+        """Return what is known now: like a real one it never changes, a change is another one."""
+        return replace(
+            self,
+            active=set(self.active),
+            keys=list(self.keys),
+            links=dict(self.links),
+            certificates=dict(self.certificates),
+            revoked=set(self.revoked),
+        )
 
     def _key(self, name: str, value: str) -> KeyRecord | None:
         return next((key for key in self.keys if getattr(key, name) == value), None)
@@ -192,18 +204,21 @@ def make_gate(clock: ManualClock, registry: Registry, idp: Idp) -> Callable[...,
         trust: tuple[str, ...] = (),
         jwks: dict[str, Any] | None = None,
         test_minting: bool = False,
+        one_time: MemoryOneTime | None = None,
+        nonces: Nonces | None = None,
         **more: Any,
     ) -> Authenticator:
         setting = IssuerSettings(issuer=IDP, audience=GATE, trust=trust, **more)
         return Authenticator(
-            lambda: registry,
+            registry.snapshot,
             [setting],
             lambda: jwks or {},
             clock,
             GATE,
-            one_time=MemoryOneTime(clock),
             test_minting=test_minting,
             fetch=idp.fetch,
+            one_time=MemoryOneTime(clock) if one_time is None else one_time,
+            nonces=nonces,
         )
 
     return make

@@ -422,7 +422,7 @@ async def test_one_issuers_key_does_not_sign_for_another(
 
     settings = [IssuerSettings(issuer=name, audience=GATE) for name in (IDP, "https://other.example")]
     gate = Authenticator(
-        lambda: registry, settings, dict, clock, GATE, one_time=MemoryOneTime(clock), fetch=fetch
+        registry.snapshot, settings, dict, clock, GATE, one_time=MemoryOneTime(clock), fetch=fetch
     )
     # Both publish a key called `ec`; each token verifies only with its own issuer's.
     assert (await gate.authenticate(bearer(idp.token()))).principal == DANA
@@ -490,7 +490,18 @@ async def test_a_delegated_token_is_refused_until_both_can_be_decided(
 
 
 @pytest.mark.parametrize(
-    "cnf", [{"jkt": "x" * 43}, {"jwk": {}}, {}, None, {"x5t#S256": "x"}, "x", {"kid": "1"}]
+    "cnf",
+    [
+        {"jkt": "x" * 42},
+        {"jkt": 7},
+        {"jkt": "x" * 43, "kid": "1"},
+        {"jwk": {}},
+        {},
+        None,
+        {"x5t#S256": "x"},
+        "x",
+        {"kid": "1"},
+    ],
 )
 async def test_a_token_bound_to_a_key_is_refused_as_a_plain_bearer(
     bearer: Ask, idp: Any, refusal: Refusal, cnf: Any

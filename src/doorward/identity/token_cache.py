@@ -1,0 +1,67 @@
+"""Remember tokens that verified, under the whole of their text; never what a request itself must show."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+
+import msgspec
+
+from doorward.core.identity import Caller
+from doorward.core.ports import CredentialRegistry
+from doorward.identity.claims import VerifiedToken
+from doorward.identity.issuer_keys import KeySource
+from doorward.identity.key_sets import KeySet
+
+ENTRIES = 4096
+_LONG = 2048  # characters; a longer token is kept by the SHA-256 of all of it
+
+
+class Kept(msgspec.Struct):
+    """A token that verified, and what must still be as it was.
+
+    `keys` are the ones it was verified with, `until` is on the monotonic clock. `caller` is who it
+    stood for in `registry`, if that hung on nothing but the token.
+    """
+
+    token: VerifiedToken
+    source: KeySource
+    keys: KeySet
+    until: float
+    caller: Caller | None = None
+    registry: CredentialRegistry | None = None
+
+    def stands(self, *, now: datetime, monotonic: float) -> bool:
+        """Return whether the token may still be taken as verified."""
+        return monotonic < self.until and now < self.token.expires and self.source.current() is self.keys
+
+
+class TokenCache:
+    """Hold a bounded number of tokens; the oldest goes first."""
+
+    def __init__(self, entries: int = ENTRIES) -> None:
+        """Bound the entries; each holds at most 2 KiB of text."""
+        self._entries = entries
+        self._kept: dict[str | bytes, Kept] = {}
+
+    def __len__(self) -> int:
+        """Return how many tokens are held."""
+        return len(self._kept)
+
+    def get(self, text: str) -> Kept | None:
+        """Return what is held for exactly this text."""
+        return self._kept.get(text if len(text) <= _LONG else _digest(text))
+
+    def put(self, text: str, kept: Kept) -> None:
+        """Hold a token, and let go of the oldest if there are too many."""
+        if len(self._kept) >= self._entries:
+            del self._kept[next(iter(self._kept))]
+        self._kept[text if len(text) <= _LONG else _digest(text)] = kept
+
+    def drop(self, text: str) -> None:
+        """Forget one token."""
+        self._kept.pop(text if len(text) <= _LONG else _digest(text), None)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
