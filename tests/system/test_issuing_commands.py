@@ -20,15 +20,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from doorward.cli import devices, key, token
+from doorward.cli import devices, key, people, token
 from doorward.core.clock import SystemClock
 from doorward.core.errors import AuditUnavailableError, UnauthenticatedError
+from doorward.core.identity import Bounds
 from doorward.core.model import EntityUid
 from doorward.core.onetime import MemoryOneTime
 from doorward.core.wire import Peer, Request
 from doorward.directory.org import parse
 from doorward.identity import api_keys
 from doorward.identity.authenticate import Authenticator
+from doorward.identity.last_use import LastUses
 from support.console_plane import Plane, running
 
 ORG = """
@@ -62,7 +64,7 @@ async def plane(_quiet: None) -> AsyncIterator[Plane]:
 
 async def run(plane: Plane, *arguments: str) -> Result:
     app = typer.Typer()
-    for noun in (key, token, devices):
+    for noun in (key, token, devices, people):
         noun.register(app)
     return await asyncio.to_thread(CliRunner().invoke, app, [*arguments, "--data", str(plane.data)])
 
@@ -73,7 +75,7 @@ async def made(plane: Plane, *arguments: str) -> Any:
     return json.loads(result.stdout)
 
 
-def gate(plane: Plane, *, test_minting: bool = False) -> Authenticator:
+def gate(plane: Plane, **more: Any) -> Authenticator:
     return Authenticator(
         lambda: plane.services.directory.snapshot,
         [],
@@ -81,7 +83,7 @@ def gate(plane: Plane, *, test_minting: bool = False) -> Authenticator:
         SystemClock(),
         "http://127.0.0.1:8640",
         one_time=MemoryOneTime(SystemClock()),
-        test_minting=test_minting,
+        **more,
     )
 
 
@@ -332,3 +334,96 @@ async def test_in_recovery_an_operator_may_revoke_but_not_issue() -> None:
         assert (await run(plane, "devices", "enrol", "laptop-7", "--out", str(plane.data))).exit_code == 1
         assert (await run(plane, "key", "revoke", "K1")).exit_code == 0
         assert directory.keys() == []
+
+
+async def test_a_bounded_key_carries_its_bounds_and_shows_them(plane: Plane) -> None:
+    bounds = ("--action", "read", "--action", "view", "--resource", 'Dataset::"store/training"')
+    issued = await made(plane, "key", "create", "--user", "dana", *bounds)
+    caller = await gate(plane).authenticate(asked(issued["key"]))
+    expected = Bounds(("read", "view"), (), (EntityUid.of("Dataset", "store/training"),))
+    assert caller.bounds == (expected,)
+    listed = (await made(plane, "key", "list"))[0]
+    assert (listed["actions"], listed["resources"]) == (["read", "view"], ['Dataset::"store/training"'])
+
+
+@pytest.mark.parametrize(
+    ("bound", "code", "says"),
+    [
+        (("--action", "raed"), 2, "Did you mean `read`?"),
+        (("--upstream", "nowhere"), 2, "no upstream `nowhere`"),
+        (("--resource", 'User::"dana"'), 2, "is no asset"),
+        (("--resource", "store/a"), 2, "not an entity name"),
+    ],
+)
+async def test_a_bound_that_means_nothing_is_refused(
+    plane: Plane, bound: tuple[str, str], code: int, says: str
+) -> None:
+    result = await run(plane, "key", "create", "--user", "dana", *bound)
+    assert result.exit_code in {code, 1}, result.output
+    assert says in result.output.replace("\n", " ")
+    assert plane.services.directory.keys() == []
+
+
+async def test_a_rotated_key_works_on_for_the_overlap_and_the_new_one_has_all_its_bounds(
+    plane: Plane,
+) -> None:
+    bounds = ("--purpose", "fraud-model", "--expires", "90d", "--action", "read", "--device", "laptop-7")
+    old = await made(plane, "key", "create", "--user", "dana", *bounds)
+    new = await made(plane, "key", "rotate", old["id"], "--overlap", "2h")
+    assert (old["key"], old["access_key_id"]) != (new["key"], new["access_key_id"])
+    callers = [await gate(plane).authenticate(asked(one["key"])) for one in (old, new)]
+    told = [(c.principal, c.bound_purpose, c.bounds, c.device) for c in callers]
+    assert told[0] == told[1]
+    ends = [caller.expires - datetime.now(UTC) for caller in callers if caller.expires is not None]
+    assert timedelta(hours=1, minutes=59) < ends[0] <= timedelta(hours=2)
+    assert timedelta(days=89) < ends[1] <= timedelta(days=90)
+    again = await run(plane, "key", "rotate", old["id"])
+    assert new["id"] in again.output
+    assert again.exit_code != 0
+    shown = {entry["id"]: entry["successor"] for entry in await made(plane, "key", "list")}
+    assert shown == {old["id"]: new["id"], new["id"]: None}
+    assert f'"replaces":"{old["id"]}"'.encode() in records(plane)
+
+
+async def test_an_overlap_never_lengthens_a_keys_life(plane: Plane) -> None:
+    old = await made(plane, "key", "create", "--user", "dana", "--expires", "1h")
+    await made(plane, "key", "rotate", old["id"], "--overlap", "7d")
+    caller = await gate(plane).authenticate(asked(old["key"]))
+    assert caller.expires is not None
+    assert caller.expires - datetime.now(UTC) <= timedelta(hours=1)
+
+
+async def test_the_last_use_of_a_key_is_shown_and_costs_no_write_per_request(plane: Plane) -> None:
+    issued = await made(plane, "key", "create", "--user", "dana")
+    uses = LastUses(plane.data)
+    door = gate(plane, uses=uses)
+    for _ in range(50):
+        await door.authenticate(asked(issued["key"]))
+    assert not (plane.data / "last-use").exists()
+    assert (await made(plane, "key", "list"))[0]["last_used"] is None
+    uses.save()
+    listed = (await made(plane, "key", "list"))[0]
+    assert listed["last_used_from"] == "127.0.0.1"
+    assert datetime.now(UTC) - datetime.fromisoformat(listed["last_used"]) < timedelta(minutes=1)
+    # What a process wrote it knows after a restart; keys that are gone are forgotten.
+    again = LastUses(plane.data)
+    again.forget_others(frozenset())
+    again.save()
+    assert (await made(plane, "key", "list"))[0]["last_used"] is None
+
+
+async def test_identities_are_linked_and_unlinked_from_the_command_line_on_record(plane: Plane) -> None:
+    at = ("--issuer", "https://idp.example", "--subject", "00u1")
+    assert (await made(plane, "people", "link", "dana", *at))["principal"] == 'User::"dana"'
+    assert await made(plane, "people", "link", "dana", *at)  # twice is no error
+    taken = await run(plane, "people", "link", "omar", *at)
+    assert taken.exit_code != 0
+    assert 'linked to User::"dana"' in taken.output
+    assert (await made(plane, "people", "identities"))[0]["principal"] == 'User::"dana"'
+    assert (await made(plane, "people", "unlink", *at))["principal"] == 'User::"dana"'
+    assert (await run(plane, "people", "unlink", *at)).exit_code != 0
+    assert (await made(plane, "people", "link", "omar", *at))["principal"] == 'User::"omar"'
+    assert (await run(plane, "people", "link", "nobody", *at)).exit_code != 0
+    recorded = records(plane)
+    assert recorded.count(b"link an identity of") == 3
+    assert b"unlink an identity of" in recorded

@@ -41,10 +41,12 @@ from doorward.gateway.streams import OpenAnswers
 from doorward.gateway.upstream import HttpUpstream
 from doorward.identity.authenticate import Authenticator
 from doorward.identity.key_sets import PROOF_ALGORITHMS
+from doorward.identity.last_use import LastUses
 from doorward.identity.nonces import Nonces, shared_key
 from doorward.settings import S3CredentialHolder, Settings, UpstreamSettings
 
 _log = structlog.get_logger()
+_SAVE_USES_SECONDS = 5.0
 
 
 class World:
@@ -93,6 +95,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
     feed = FeedClient(
         settings.data / "feed.sock", world.on_known, world.on_delta, world.on_bundle, world.on_error
     )
+    uses = LastUses(settings.data)
     authenticator = Authenticator(
         world.registry,
         settings.issuer,
@@ -102,6 +105,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         one_time=MemoryOneTime(clock),
         test_minting=settings.identity.test_minting,
         nonces=Nonces(shared_key(settings.data), clock) if settings.identity.dpop_nonce else None,
+        uses=uses,
         addresses=(listen_url_of(settings),),
     )
     async with (
@@ -125,14 +129,25 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         renewal = asyncio.create_task(
             certificates.keep_loaded(tls, certificates.files(settings, certificates.GATEWAY))
         )
+        saving = asyncio.create_task(_keep_uses(uses, world))
         stop = asyncio.Event()
         asking = asyncio.create_task(set_when_asked(stop, lifeline))
         try:
             await server.run(stop)
         finally:
             renewal.cancel()
+            saving.cancel()
+            uses.save()
             asking.cancel()
             await authenticator.close()
+
+
+async def _keep_uses(uses: LastUses, world: World) -> None:
+    """Write down now and then when keys were used, until cancelled."""
+    while True:
+        await asyncio.sleep(_SAVE_USES_SECONDS)
+        uses.forget_others(frozenset(world.snapshot.keys))
+        await asyncio.to_thread(uses.save)
 
 
 def adapter_for(

@@ -1,4 +1,4 @@
-"""`doorward key`: make, list and revoke API keys."""
+"""`doorward key`: make, list, rotate and revoke API keys."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from doorward.cli.connection import DEFAULT_DATA, DataOption, call, every
 from doorward.cli.output import JsonFlag, emit_json, guarded, say, table
 from doorward.core.errors import InvalidRequestError
 
+_BOUNDS = ("networks", "actions", "upstreams", "resources")
+
 
 def register(app: typer.Typer) -> None:
     """Add `key` and its commands."""
-    noun = typer.Typer(no_args_is_help=True, help="API keys: make, list, revoke.")
-    for name, command in (("create", create), ("list", list_keys), ("revoke", revoke)):
+    noun = typer.Typer(no_args_is_help=True, help="API keys: make, list, rotate, revoke.")
+    for name, command in (
+        ("create", create),
+        ("list", list_keys),
+        ("rotate", rotate),
+        ("revoke", revoke),
+    ):
         noun.command(name)(guarded(command))
     app.add_typer(noun, name="key")
 
@@ -33,6 +40,16 @@ def create(  # noqa: PLR0913 -- one option per bound of a key
     network: Annotated[
         list[str] | None, typer.Option(help="A network it may be used from (CIDR); repeat for more.")
     ] = None,
+    action: Annotated[
+        list[str] | None, typer.Option(help="An action it may be used for, at most; repeat for more.")
+    ] = None,
+    upstream: Annotated[
+        list[str] | None, typer.Option(help="An upstream it may be used at, at most; repeat for more.")
+    ] = None,
+    resource: Annotated[
+        list[str] | None,
+        typer.Option(help='An asset it may be used for, at most: Dataset::"store/a"; repeat for more.'),
+    ] = None,
     data: DataOption = DEFAULT_DATA,
     as_json: JsonFlag = False,
 ) -> None:
@@ -42,9 +59,39 @@ def create(  # noqa: PLR0913 -- one option per bound of a key
         raise InvalidRequestError(
             "a key is for exactly one of --user, --service and --agent", hint="For example: --user dana"
         )
-    bounds = {"device": device, "purpose": purpose, "expires": expires, "networks": network}
+    bounds = {
+        "device": device,
+        "purpose": purpose,
+        "expires": expires,
+        "networks": network,
+        "actions": action,
+        "upstreams": upstream,
+        "resources": resource,
+    }
     body = {name: value for name, value in {**subjects, **bounds}.items() if value}
     made = call(data, "POST", "/api/v1/keys", body)
+    _print(made, as_json=as_json)
+
+
+def rotate(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key to replace, as `key list` shows it.")],
+    *,
+    overlap: Annotated[str, typer.Option(help="How long the old key works on: 24h, 7d.")] = "24h",
+    expires: Annotated[
+        str | None, typer.Option(help="How long the new one lives; else as long as the old one did.")
+    ] = None,
+    data: DataOption = DEFAULT_DATA,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a key in place of another, which works on for a while."""
+    body = {"overlap": overlap, **({"expires": expires} if expires else {})}
+    made = call(data, "POST", f"/api/v1/keys/{quote(key_id, safe='')}/rotate", body)
+    _print(made, as_json=as_json)
+    if not as_json:
+        say(f"The old key {key_id} works for another {overlap}.")
+
+
+def _print(made: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         shown = ("id", "key", "access_key_id", "secret_access_key")
         emit_json({name: made[name] for name in shown})
@@ -72,9 +119,9 @@ def list_keys(
         emit_json(keys)
         return
     table(
-        ("id", "for", "bound to", "expires"),
+        ("id", "for", "bound to", "expires", "last used"),
         [_row(key) for key in keys],
-        unwrapped=("id", "expires"),
+        unwrapped=("id", "expires", "last used"),
     )
 
 
@@ -96,6 +143,7 @@ def _row(key: dict[str, Any]) -> tuple[object, ...]:
     return (
         key["id"],
         key["subject"],
-        ", ".join(filter(None, (key["device"], key["purpose"], *key["networks"]))),
+        ", ".join(filter(None, (key["device"], key["purpose"], *(b for kind in _BOUNDS for b in key[kind])))),
         (key["expires"] or "never")[:10],
+        (key["last_used"] or "never")[:10],
     )

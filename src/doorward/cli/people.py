@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
-from doorward.cli.connection import DEFAULT_DATA, DataOption, every
-from doorward.cli.output import JsonFlag, emit_json, guarded, table
+from doorward.cli.connection import DEFAULT_DATA, DataOption, call, every
+from doorward.cli.output import JsonFlag, emit_json, guarded, say, table
 from doorward.cli.records import found, show
 
 _PATH = "/api/v1/people"
+_IDENTITIES = "/api/v1/identities"
+Issuer = Annotated[str, typer.Option(help="The identity provider, exactly as its tokens name it (`iss`).")]
+Subject = Annotated[str, typer.Option(help="Whom it means, exactly as its tokens say it (`sub`).")]
 
 
 def register(app: typer.Typer) -> None:
@@ -19,6 +23,9 @@ def register(app: typer.Typer) -> None:
     people.callback()(_default)
     people.command("list")(list_people)
     people.command("show")(show_person)
+    people.command("identities")(list_identities)
+    people.command("link")(link_identity)
+    people.command("unlink")(unlink_identity)
     app.add_typer(people)
 
 
@@ -38,6 +45,48 @@ def list_people(*, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -
 def show_person(name: str, *, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -> None:
     """Show everything known of one: dana, or User::"dana"."""
     show(found(data, _PATH, name), as_json=as_json)
+
+
+@guarded
+def list_identities(*, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -> None:
+    """List which identities of identity providers sign in as whom."""
+    links = every(data, _IDENTITIES)
+    if as_json:
+        emit_json(links)
+        return
+    table(
+        ("issuer", "subject", "signs in as"), [(at["issuer"], at["subject"], at["principal"]) for at in links]
+    )
+
+
+@guarded
+def link_identity(
+    name: str,
+    *,
+    issuer: Issuer,
+    subject: Subject,
+    as_json: JsonFlag = False,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """Let an identity sign in as somebody known: dana, or Service::"etl". It must not be another's."""
+    body = {"issuer": issuer, "subject": subject, "principal": name}
+    _print_link(call(data, "POST", _IDENTITIES, body), "signs in as", as_json=as_json)
+
+
+@guarded
+def unlink_identity(
+    *, issuer: Issuer, subject: Subject, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA
+) -> None:
+    """Take a link away at once; streams of its tokens end within a second."""
+    gone = call(data, "DELETE", f"{_IDENTITIES}?{urlencode({'issuer': issuer, 'subject': subject})}")
+    _print_link(gone, "no longer signs in as", as_json=as_json)
+
+
+def _print_link(link: dict[str, Any], says: str, *, as_json: bool) -> None:
+    if as_json:
+        emit_json(link)
+        return
+    say(f"{link['subject']} of {link['issuer']} {says} {link['principal']}.")
 
 
 def _print(people: list[dict[str, Any]], *, as_json: bool) -> None:

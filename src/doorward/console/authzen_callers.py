@@ -116,6 +116,8 @@ def _pep(services: Services, caller: Caller, request: Request) -> Pep:
 
     def may(control: str) -> bool:
         resource = EntityUid.of("Control", control)
+        if not all(bounds.permits(Action.INSPECT.value, resource) for bounds in caller.bounds):
+            return False
         asked = AccessRequest(caller.principal, Action.INSPECT.uid, resource, context)
         return standpoint.decide(asked).allowed
 

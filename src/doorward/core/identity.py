@@ -20,15 +20,15 @@ class Method(StrEnum):
 
 
 class Bounds(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Bound what a credential may be used for, below what its principal may; an empty set bounds nothing.
+    """Bound what a credential may be used for, below what its principal may; an empty one bounds nothing.
 
     `actions` are names of actions, `upstreams` names of upstreams, `resources` uids that cover what
     lies under them by path segment.
     """
 
-    actions: frozenset[str] = frozenset()
-    upstreams: frozenset[str] = frozenset()
-    resources: frozenset[EntityUid] = frozenset()
+    actions: tuple[str, ...] = ()
+    upstreams: tuple[str, ...] = ()
+    resources: tuple[EntityUid, ...] = ()
 
     def permits(self, action: str, resource: EntityUid) -> bool:
         """Return whether one action on one resource lies within."""
@@ -88,6 +88,7 @@ class Caller(msgspec.Struct, frozen=True):
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Describe an API key; the key itself is stored nowhere, only its SHA-256 (hex).
 
+    `bounds` is what the key may be used for at most. `successor` is the id of the key that replaces it.
     `s3_secret` exists in memory only (derived from the master), never in the database.
     """
 
@@ -102,6 +103,8 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     access_key_id: str = ""
     generation: int = 1
     s3_secret: str | None = None
+    bounds: Bounds | None = None
+    successor: str = ""
 
 
 class IdentityLink(msgspec.Struct, frozen=True):

@@ -197,13 +197,7 @@ class Directory:
     def add_key(self, key: KeyRecord, *, operator: str = _ITSELF) -> None:
         """Keep a new key (its hash) for a known subject; raise NotFoundError or ConflictError."""
         with self._changing:
-            snapshot = self.snapshot
-            self._require(key.subject, is_principal(key.subject))
-            if key.device is not None:
-                self._require(key.device, key.device.kind == "Device")
-            same_access = key.access_key_id and snapshot.key_by_access_key_id(key.access_key_id)
-            if key.id in snapshot.keys or snapshot.key_by_hash(key.hash) is not None or same_access:
-                raise ConflictError("a key with this id or value exists", hint="Create another one.")
+            self._require_new(key)
             self._commit(self._delta(keys=(replace(key, s3_secret=None),)), operator)
 
     def revoke_key(self, key_id: str, *, operator: str = _ITSELF) -> KeyRecord:
@@ -214,6 +208,26 @@ class Directory:
                 raise NotFoundError(f"there is no key `{key_id}`", hint="See `doorward key list`.")
             self._commit(self._delta(keys_removed=(key_id,)), operator)
             return key
+
+    def rotate_key(
+        self, key_id: str, replacement: KeyRecord, *, ends: datetime, operator: str = _ITSELF
+    ) -> None:
+        """Put a key in another's place: the old one works until `ends` at most, in one change.
+
+        Raises NotFoundError, or ConflictError if the old one was replaced already.
+        """
+        with self._changing:
+            old = self.snapshot.keys.get(key_id)
+            if old is None:
+                raise NotFoundError(f"there is no key `{key_id}`", hint="See `doorward key list`.")
+            if old.successor:
+                raise ConflictError(
+                    f"key `{key_id}` was replaced by `{old.successor}`", hint="Rotate that one."
+                )
+            self._require_new(replacement)
+            expires = ends if old.expires is None else min(old.expires, ends)
+            ending = replace(old, expires=expires, successor=replacement.id, s3_secret=None)
+            self._commit(self._delta(keys=(ending, replace(replacement, s3_secret=None))), operator)
 
     def keys(self, subject: EntityUid | None = None) -> list[KeyRecord]:
         """Return the unrevoked keys, of one subject or all, oldest first."""
@@ -317,6 +331,15 @@ class Directory:
     def _require(self, uid: EntityUid, right_kind: bool) -> None:  # noqa: FBT001 -- the caller's own test
         if not right_kind or uid not in self.snapshot.stated:
             raise NotFoundError(f"{uid} is not known", hint="Declare it in org.yaml and `doorward apply` it.")
+
+    def _require_new(self, key: KeyRecord) -> None:
+        snapshot = self.snapshot
+        self._require(key.subject, is_principal(key.subject))
+        if key.device is not None:
+            self._require(key.device, key.device.kind == "Device")
+        same_access = key.access_key_id and snapshot.key_by_access_key_id(key.access_key_id)
+        if key.id in snapshot.keys or snapshot.key_by_hash(key.hash) is not None or same_access:
+            raise ConflictError("a key with this id or value exists", hint="Create another one.")
 
     def _keep_someone(self, plan: Plan) -> None:
         """Refuse to remove everyone who can sign in: the next one-time link would make a new admin."""

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 
 from doorward.core.decision import AccessRequest, Decision, Effect
+from doorward.core.identity import Caller
 from doorward.core.model import Action, EntityUid
 from doorward.core.obligation import AnyObligation
 from doorward.gateway.adapter import Ask
@@ -16,6 +17,8 @@ from doorward.gateway.circumstances import Circumstances, context_of
 from doorward.gateway.faults import origin_of
 from doorward.gateway.ports import Standpoint
 
+# Stands in `determining` where a credential's own bounds deny.
+CREDENTIAL_BOUNDS = "credential:bounds"
 _log = structlog.get_logger()
 
 
@@ -62,7 +65,11 @@ def judge(
     for principal in principals_of(circumstances):
         context = context_of(circumstances, principal=principal, world=standpoint.snapshot, now=now)
         checks += [
-            _decide(standpoint, AccessRequest(principal, ask.action.uid, ask.resource, context))
+            _decide(
+                standpoint,
+                AccessRequest(principal, ask.action.uid, ask.resource, context),
+                within=within_bounds(circumstances.caller, ask),
+            )
             for ask in wanted
         ]
     return Judgement(tuple(checks))
@@ -73,7 +80,21 @@ def sees(standpoint: Standpoint, uid: EntityUid, *, circumstances: Circumstances
     return judge(standpoint, (Ask(Action.VIEW, uid),), circumstances=circumstances, now=now).allowed
 
 
-def _decide(standpoint: Standpoint, request: AccessRequest) -> Judged:
+def within_bounds(caller: Caller, ask: Ask) -> bool:
+    """Return whether a credential may be used for an ask: its own upper bound, whatever policies allow."""
+    return all(bounds.permits(ask.action.value, ask.resource) for bounds in caller.bounds)
+
+
+def _decide(standpoint: Standpoint, request: AccessRequest, *, within: bool) -> Judged:
+    if not within:
+        out = Decision(
+            Effect.DENY,
+            determining=(CREDENTIAL_BOUNDS,),
+            advice=("The credential this was sent with is not for that: it is bound to less than you may.",),
+            bundle=standpoint.bundle_digest,
+            entities=standpoint.entities_version,
+        )
+        return Judged(request, out)
     try:
         return Judged(request, standpoint.decide(request))
     except Exception as error:  # noqa: BLE001 -- whatever fails while deciding is a deny

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 import secrets
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from ipaddress import ip_address, ip_network
 
 from doorward.core.errors import InvalidRequestError
-from doorward.core.identity import Caller, KeyRecord, Method
-from doorward.core.model import EntityUid
+from doorward.core.identity import Bounds, Caller, KeyRecord, Method
+from doorward.core.model import Action, EntityUid
 from doorward.core.ports import CredentialRegistry
 from doorward.core.secret import Secret
 
@@ -25,6 +26,7 @@ _KEY = re.compile(rf"{PREFIX}([0-9A-Za-z]{{{_SECRET_CHARS}}})([0-9A-Za-z]{{{_CHE
 _LIFETIME = re.compile(r"([1-9][0-9]{0,5})([smhdw])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 LONGEST = timedelta(days=3650)
+_ASSETS = ("Model", "Dataset", "Endpoint", "Tool")
 
 
 def _base62(value: int, width: int) -> str:
@@ -68,6 +70,7 @@ def create(  # noqa: PLR0913 -- the fields of a key
     device: EntityUid | None = None,
     purpose: str | None = None,
     networks: tuple[str, ...] = (),
+    bounds: Bounds | None = None,
     random_bytes: Callable[[int], bytes] = secrets.token_bytes,
 ) -> tuple[KeyRecord, Secret[str]]:
     """Make a key: its record, and its text, which is shown once and stored nowhere.
@@ -85,8 +88,52 @@ def create(  # noqa: PLR0913 -- the fields of a key
         purpose=purpose,
         networks=tuple(map(_checked_network, networks)),
         access_key_id=access_key_id_of(key_id),
+        bounds=bounds,
     )
     return record, Secret(text)
+
+
+def successor_of(
+    old: KeyRecord,
+    *,
+    key_id: str,
+    now: datetime,
+    lifetime: timedelta | None = None,
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+) -> tuple[KeyRecord, Secret[str]]:
+    """Make the key that replaces another: bound by all that bound the old one, living as long from now."""
+    if lifetime is None and old.expires is not None:
+        lifetime = old.expires - old.created
+    return create(
+        key_id=key_id,
+        subject=old.subject,
+        now=now,
+        lifetime=lifetime,
+        device=old.device,
+        purpose=old.purpose,
+        networks=old.networks,
+        bounds=old.bounds,
+        random_bytes=random_bytes,
+    )
+
+
+def bounds_of(
+    *, actions: Iterable[str] = (), upstreams: Iterable[str] = (), resources: Iterable[str] = ()
+) -> Bounds | None:
+    """Read what a key shall be bounded to; None if nothing is said. Raises InvalidRequestError."""
+    named = tuple(sorted(set(actions)))
+    unknown = [name for name in named if name not in set(Action)]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], list(Action), n=1)
+        raise InvalidRequestError(
+            f"`{unknown[0]}` is no action", hint=f"Did you mean `{near[0]}`?" if near else ""
+        )
+    assets = tuple(sorted({EntityUid.parse(name) for name in resources}))
+    wrong = [uid for uid in assets if uid.kind not in _ASSETS]
+    if wrong:
+        raise InvalidRequestError(f"{wrong[0]} is no asset", hint=f"Name one of {', '.join(_ASSETS)}.")
+    found = Bounds(named, tuple(sorted(set(upstreams))), assets)
+    return None if found == Bounds() else found
 
 
 def parse_lifetime(text: str) -> timedelta:
@@ -147,4 +194,7 @@ def caller_of(record: KeyRecord, method: Method = Method.API_KEY) -> Caller:
         # A key signs in once, when it is made: no rule about the age of a session takes it for fresh.
         signed_in_at=record.created,
         expires=record.expires,
+        bounds=() if record.bounds is None else (record.bounds,),
+        vouched_by="key",
+        vouched_at=record.created,
     )

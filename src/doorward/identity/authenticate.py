@@ -21,6 +21,7 @@ from doorward.identity.credential import Kind
 from doorward.identity.dpop import ProofVerifier
 from doorward.identity.fetching import HttpFetcher
 from doorward.identity.issuer_keys import FedKeys, Fetch
+from doorward.identity.last_use import LastUses
 from doorward.identity.nonces import Nonces
 from doorward.identity.own_addresses import OwnAddresses
 from doorward.identity.token_callers import TokenCallers
@@ -42,17 +43,19 @@ class Authenticator:
         test_minting: bool = False,
         fetch: Fetch | None = None,
         nonces: Nonces | None = None,
+        uses: LastUses | None = None,
         addresses: Sequence[str] = (),
     ) -> None:
         """Read `registry` and `local_issuer_jwks` afresh each time.
 
         `audience` is what the local issuer's tokens must be for; other issuers have their own.
         `one_time` is shared by every process that lets callers in. `addresses` are further URLs this
-        gateway is known by, `nonces` makes DPoP proofs hold one of ours.
+        gateway is known by, `nonces` makes DPoP proofs hold one of ours, `uses` remembers the keys' uses.
         Raises InvalidConfigError for an issuer that cannot be trusted.
         """
         self._registry, self._clock = registry, clock
         self._one_time = one_time
+        self._uses = uses or LastUses(None)
         self._local = FedKeys(local_issuer_jwks)
         self._fetcher = HttpFetcher()
         self._verifier = TokenVerifier(
@@ -137,6 +140,7 @@ class Authenticator:
         fault = api_keys.fault_of(record, ip=peer.ip, now=self._clock.now(), registry=registry)
         if fault is not None:
             raise refusals.key_refused(fault)
+        self._uses.note(record.id, self._clock.now(), peer.ip)
         return api_keys.caller_of(record, method)
 
     # Step 3

@@ -11,7 +11,7 @@ from sqlalchemy import Table, bindparam, delete, insert, select, update
 
 from doorward.core.errors import ConflictError
 from doorward.core.feed import Delta, Known
-from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
+from doorward.core.identity import Bounds, DeviceCertificate, IdentityLink, KeyRecord
 from doorward.core.provisioning import Provisioned, Statement
 from doorward.core.values import uid_from_json
 from doorward.store import tables
@@ -141,6 +141,8 @@ def _key(row: Any) -> KeyRecord:
             **row,
             "networks": tuple(row["networks"]),
             "access_key_id": row["access_key_id"] or "",
+            "bounds": None if row["bounds"] is None else msgspec.convert(row["bounds"], Bounds),
+            "successor": row["successor"] or "",
         }
     )
 
@@ -190,6 +192,8 @@ def _write_credentials(connection: Connection, entry: Entry) -> None:
             **{name: getattr(key, name) for name in ("id", "hash", "generation", "subject", "device")},
             **{name: getattr(key, name) for name in ("purpose", "created", "expires")},
             "access_key_id": key.access_key_id or None,
+            "bounds": None if key.bounds is None else msgspec.to_builtins(key.bounds),
+            "successor": key.successor or None,
             "networks": list(key.networks),
         }
         for key in delta.keys

@@ -56,6 +56,8 @@ api_keys = Table(
     Column("networks", JSON, nullable=False),
     Column("created", Moment, nullable=False),
     Column("expires", Moment),
+    Column("bounds", JSON),
+    Column("successor", Text),
     UniqueConstraint("hash"),
     UniqueConstraint("access_key_id"),
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -13,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from doorward.console import issuance
 from doorward.console.authorise import Actor, govern
 from doorward.console.paging import Listing, tagged
-from doorward.core.errors import InvalidRequestError, NotFoundError
-from doorward.core.identity import KeyRecord
+from doorward.core.errors import ConflictError, InvalidRequestError, NotFoundError
+from doorward.core.identity import Bounds, KeyRecord
 from doorward.core.model import Action, EntityUid
 from doorward.identity import api_keys
+from doorward.identity.last_use import last_uses
 
 if TYPE_CHECKING:
     from doorward.console.services import Services
@@ -36,6 +39,18 @@ class KeyRequest(BaseModel):
     purpose: Name | None = None
     expires: Name | None = None
     networks: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    actions: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    upstreams: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    resources: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
+
+
+class Rotation(BaseModel):
+    """Say how long the old key works on beside the new one, and how long the new one lives."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    overlap: Name = "24h"
+    expires: Name | None = None
 
 
 class KeyAnswer(BaseModel):
@@ -49,6 +64,7 @@ class KeyAnswer(BaseModel):
     device: str | None
     purpose: str | None
     expires: datetime | None
+    replaces: str | None = None
 
 
 def router(services: Services) -> APIRouter:
@@ -60,8 +76,10 @@ def router(services: Services) -> APIRouter:
         _: Annotated[Actor, Depends(govern(Action.INSPECT, "keys"))], listing: Annotated[Listing, Depends()]
     ) -> list[dict[str, Any]]:
         """Return every key that is not revoked, without anything secret, oldest first."""
-        found = services.directory.keys()
-        return [_shown(record) for record in listing.page(found, lambda key: (str(key.created), key.id))]
+        found, uses = services.directory.keys(), last_uses(services.settings.data)
+        return [
+            _shown(record, uses) for record in listing.page(found, lambda key: (str(key.created), key.id))
+        ]
 
     @routes.get("/keys/{key_id}", dependencies=[Depends(tagged)])
     def one_key(key_id: str, _: Annotated[Actor, Depends(govern(Action.INSPECT, "keys"))]) -> dict[str, Any]:
@@ -69,7 +87,7 @@ def router(services: Services) -> APIRouter:
         record = services.directory.snapshot.key_by_id(key_id)
         if record is None:
             raise NotFoundError(f"there is no key `{key_id}`", hint="See `doorward key list`.")
-        return _shown(record)
+        return _shown(record, last_uses(services.settings.data))
 
     @routes.post("/keys", status_code=201)
     async def create_key(
@@ -90,16 +108,30 @@ def router(services: Services) -> APIRouter:
             changes={name: value for name, value in _shown(record).items() if name != "id"},
         )
         await asyncio.to_thread(services.directory.add_key, record, operator=actor.name)
-        return KeyAnswer(
-            id=record.id,
-            key=text,
-            access_key_id=record.access_key_id,
-            secret_access_key=secret,
-            subject=str(record.subject),
-            device=None if record.device is None else record.device.id,
-            purpose=record.purpose,
-            expires=record.expires,
+        return _answer(record, text, secret)
+
+    @routes.post("/keys/{key_id}/rotate", status_code=201)
+    async def rotate_key(
+        key_id: str,
+        wanted: Rotation,
+        request: Request,
+        actor: Annotated[Actor, Depends(govern(Action.ISSUE, "keys"))],
+    ) -> KeyAnswer:
+        """Make a key that replaces another; the old one works for the overlap and then no more."""
+        record, text, ends = await asyncio.to_thread(_successor, services, key_id, wanted)
+        secret = await asyncio.to_thread(services.custodian.s3_secret, record.id, record.generation)
+        await issuance.put_on_record(
+            services,
+            request,
+            actor,
+            action=Action.ISSUE,
+            resource=EntityUid.of("Key", record.id),
+            detail=f"a key for {record.subject} in place of {key_id}",
+            changes={"replaces": key_id, "old_key_ends": ends.isoformat()},
         )
+        directory = services.directory
+        await asyncio.to_thread(directory.rotate_key, key_id, record, ends=ends, operator=actor.name)
+        return _answer(record, text, secret, replaces=key_id)
 
     @routes.delete("/keys/{key_id}")
     async def revoke_key(
@@ -126,6 +158,31 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
+def _answer(record: KeyRecord, text: str, secret: str, *, replaces: str | None = None) -> KeyAnswer:
+    return KeyAnswer(
+        id=record.id,
+        key=text,
+        access_key_id=record.access_key_id,
+        secret_access_key=secret,
+        subject=str(record.subject),
+        device=None if record.device is None else record.device.id,
+        purpose=record.purpose,
+        expires=record.expires,
+        replaces=replaces,
+    )
+
+
+def _successor(services: Services, key_id: str, wanted: Rotation) -> tuple[KeyRecord, str, datetime]:
+    old, now = services.directory.snapshot.key_by_id(key_id), services.clock.now()
+    if old is None:
+        raise NotFoundError(f"there is no key `{key_id}`", hint="See `doorward key list`.")
+    if old.expires is not None and old.expires <= now:
+        raise ConflictError(f"key `{key_id}` has ended already", hint="Create another one.")
+    lifetime = None if wanted.expires is None else api_keys.parse_lifetime(wanted.expires)
+    record, text = api_keys.successor_of(old, key_id=services.ids.new(), now=now, lifetime=lifetime)
+    return record, text.reveal(), now + api_keys.parse_lifetime(wanted.overlap)
+
+
 def _make(services: Services, wanted: KeyRequest) -> tuple[KeyRecord, str]:
     snapshot = services.directory.snapshot
     subject = issuance.named(snapshot, *_subject_of(wanted))
@@ -139,8 +196,20 @@ def _make(services: Services, wanted: KeyRequest) -> tuple[KeyRecord, str]:
         device=device,
         purpose=wanted.purpose,
         networks=wanted.networks,
+        bounds=_bounds(services, wanted),
     )
     return record, text.reveal()
+
+
+def _bounds(services: Services, wanted: KeyRequest) -> Bounds | None:
+    known = {upstream.name for upstream in services.settings.upstream}
+    unknown = sorted(set(wanted.upstreams) - known)
+    if unknown:
+        raise NotFoundError(
+            f"there is no upstream `{unknown[0]}`",
+            hint=f"Configured are: {', '.join(sorted(known)) or 'none'}.",
+        )
+    return api_keys.bounds_of(actions=wanted.actions, upstreams=wanted.upstreams, resources=wanted.resources)
 
 
 def _subject_of(wanted: KeyRequest) -> tuple[str, str]:
@@ -156,8 +225,12 @@ def _subject_of(wanted: KeyRequest) -> tuple[str, str]:
     return given[0]
 
 
-def _shown(record: KeyRecord) -> dict[str, Any]:
+def _shown(
+    record: KeyRecord, uses: Mapping[str, tuple[datetime, str]] = MappingProxyType({})
+) -> dict[str, Any]:
     """Return what may be shown of a key: never its hash, never a secret."""
+    at, ip = uses.get(record.id, (None, None))
+    bounds = record.bounds or Bounds()
     shown: dict[str, Any] = msgspec.to_builtins(
         {
             "id": record.id,
@@ -168,6 +241,12 @@ def _shown(record: KeyRecord) -> dict[str, Any]:
             "access_key_id": record.access_key_id,
             "created": record.created,
             "expires": record.expires,
+            "actions": bounds.actions,
+            "upstreams": bounds.upstreams,
+            "resources": tuple(map(str, bounds.resources)),
+            "successor": record.successor or None,
+            "last_used": at,
+            "last_used_from": ip,
         }
     )
     return shown
