@@ -110,6 +110,7 @@ def one_size(count: int, snapshot: Snapshot, people: Sequence[Entity], known: li
     for _ in range(40):
         for request in hot:
             point.decide(request)
+    engine.settle()
     gc.collect()
     warm = [took for _ in range(5 if quick else 20) for took in timed(point.decide, hot)]
     peer = Cedarpy(found, known, packaged_schema())

@@ -52,7 +52,7 @@ class Judges:
         self._ids = {name: name for name in trees}
         self._forbids = {name for name, tree in trees.items() if tree["effect"] == "forbid"}
         self._engines = {
-            (tier, mode): Engine(policies, SCHEMA, erring_forbid_denies=mode == STRICT, hot=hot)
+            (tier, mode): Engine(policies, SCHEMA, erring_forbid_denies=mode == STRICT, hot=hot, beside=False)
             for tier, hot in corpus.TIERS.items()
             for mode in (PLAIN, STRICT)
         }

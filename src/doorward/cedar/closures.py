@@ -243,7 +243,7 @@ def _is(left: Expr, wanted: str, within: Expr | None) -> Expr:
             raise wrong("entity", value)
         if value.type != wanted:
             return False
-        return True if within is None else contained(value, within(env), env)
+        return True if within is None else contained(value, within(env), env.world)
 
     return evaluate
 

@@ -104,7 +104,7 @@ def run(case: Case) -> Iterator[Verdict]:
     yield _validation(case)
     policies = [PolicyText(id=name, text="", tree=tree) for name, tree in trees(case.policies).items()]
     for tier, hot in TIERS.items():
-        engine = Engine(policies, case.schema, erring_forbid_denies=False, hot=hot)
+        engine = Engine(policies, case.schema, erring_forbid_denies=False, hot=hot, beside=False)
         loaded = world(engine, json.loads(case.entities))
         for number, asked in enumerate(case.requests):
             # The first answer of a slice is tier 0's; what is judged is the second.

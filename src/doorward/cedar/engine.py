@@ -6,17 +6,21 @@ skip it and could answer Allow). An erring `permit` is not satisfied. Both stand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 from doorward.cedar import closures, contexts, generated, scope, types
 from doorward.cedar.annotations import AnnotationError, obligations
+from doorward.cedar.circumstances import Circumstances
 from doorward.cedar.data import outside
 from doorward.cedar.env import Env, Expr
+from doorward.cedar.forge import Forge, Functions, Lane
 from doorward.cedar.index import Index
 from doorward.cedar.possible import Outcome, possible
 from doorward.cedar.schema import Schema
-from doorward.cedar.scope import Rule
+from doorward.cedar.scope import Asks, Rule
 from doorward.cedar.slices import Answer, Slice, undecided
 from doorward.cedar.world import Lookup, Node, World
 from doorward.core.decision import AccessRequest, Effect
@@ -35,12 +39,13 @@ _TRIED = 1_000_000
 _MAX_EXPRESSIONS = 65_536
 
 Loaded: TypeAlias = World
+_FORGE = Forge()
 
 
 class Engine:
     """One admitted set of policies. Immutable but for bounded caches; safe to share between threads."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- switches, each with its usual value
         self,
         policies: Sequence[PolicyText],
         schema: str,
@@ -48,10 +53,12 @@ class Engine:
         guardrails: Sequence[PolicyText] = (),
         erring_forbid_denies: bool = True,
         hot: int | None = _HOT,
+        beside: bool = True,
     ) -> None:
         """Load admitted trees; raise InvalidPolicyError when one cannot be used.
 
-        A slice asked more than `hot` times is generated (tier 1); None keeps to tier 0.
+        A slice asked more than `hot` times is generated (tier 1); None keeps to tier 0. It is made
+        `beside` deciding, in a thread of its own, or at once.
         """
         self._strict = erring_forbid_denies
         self._hot = hot
@@ -67,10 +74,12 @@ class Engine:
         self.literals = frozenset(uid for rule in self._rules for uid in scope.literals_read(rule.tree))
         self.by_id: Mapping[str, Rule] = {rule.id: rule for rule in self._rules}
         self._readers: dict[frozenset[str] | None, list[tuple[types.RecordType, contexts.Reader]]] = {}
+        # One for each kind of context, of which there are as many as actions at most.
+        self._checkers: list[tuple[types.RecordType, contexts.Checker | None]] = []
         self._slices: dict[Any, Slice] = {}
         self._expressions: dict[int, tuple[Mapping[str, Any], Expr]] = {}
-        # By the identity of rules, which live as long as the engine.
-        self._functions: dict[Any, generated.Fast | None] = {}
+        self._forge = _FORGE if beside else None
+        self._functions = Functions(self._forge)
 
     @classmethod
     def of(cls, bundle: Bundle) -> Engine:
@@ -93,13 +102,21 @@ class Engine:
 
     def evaluate(self, request: AccessRequest, loaded: Loaded) -> Answer:
         """Return what the policies say of one request on these entities. No I/O; never raises on data."""
-        principal, action, resource = request.principal, request.action, request.resource
         try:
-            slice_ = self._slice(principal, action, resource, loaded)
-            if slice_.read is None:
-                return _outside(principal, action, resource)
-            context = slice_.read(request.context)
-            return self._judged(slice_, Env(principal, action, resource, context, loaded))
+            principal, resource, slice_ = self.meet(
+                request.principal, request.action, request.resource, loaded
+            )
+            read = slice_.read
+            if read is None:
+                return _outside(request.principal, request.action, request.resource)
+            if (fast := slice_.fast) is None:
+                self._count(slice_, slice_, live=True)
+                fast = slice_.fast
+            if fast is not None:
+                with suppress(Exception):  # an error, or a case the generated code leaves to tier 0
+                    return slice_.answer(fast(principal, resource, request.context, loaded))
+            context = read(request.context)
+            return slice_.exact(Env(request.principal, request.action, request.resource, context, loaded))
         except DoorwardError as reason:
             return undecided(reason.message)
         except Exception as reason:  # noqa: BLE001 -- whatever goes wrong in here, the answer is deny
@@ -116,11 +133,17 @@ class Engine:
     ) -> Answer:
         """Evaluate with the context in Cedar JSON."""
         try:
-            slice_ = self._slice(principal, action, resource, loaded)
+            actor, target, slice_ = self.meet(principal, action, resource, loaded)
             if slice_.context is None:
                 return _outside(principal, action, resource)
             record = types.read(context, slice_.context, "context")
-            return self._judged(slice_, Env(principal, action, resource, record, loaded))
+            lane = slice_.records
+            if lane.fast is None:
+                self._count(slice_, lane, live=False)
+            if (fast := lane.fast) is not None:
+                with suppress(Exception):  # as above
+                    return slice_.answer(fast(actor, target, record, loaded))
+            return slice_.exact(Env(principal, action, resource, record, loaded))
         except DoorwardError as reason:
             return undecided(reason.message)
         except Exception as reason:  # noqa: BLE001 -- whatever goes wrong in here, the answer is deny
@@ -151,34 +174,10 @@ class Engine:
             self._expressions[id(tree)] = kept = (tree, closures.compiled(tree))
         return kept[1]
 
-    def _judged(self, slice_: Slice, env: Env) -> Answer:
-        fast = slice_.fast
-        if fast is None:
-            return self._cold(slice_, env)
-        try:
-            satisfied = fast(env)
-        except Exception:  # noqa: BLE001 -- an error, or a case the generated code leaves to tier 0
-            return slice_.exact(env)
-        return slice_.answer(satisfied)
-
-    def _cold(self, slice_: Slice, env: Env) -> Answer:
-        slice_.asked += 1
-        if self._hot is not None and slice_.asked > self._hot:
-            self._generate(slice_, env)
-        return slice_.exact(env)
-
-    def _generate(self, slice_: Slice, env: Env) -> None:
-        """Give a hot slice its function; slices of equal policies and types share one."""
-        slice_.asked = -_TRIED
-        key = (slice_.rules, env.principal.type, env.action, env.resource.type)
-        ids = (tuple(map(id, slice_.rules)), *key[1:])
-        if ids not in self._functions:
-            if len(self._functions) >= _MAX_SLICES:
-                self._functions.clear()
-            self._functions[ids] = generated.function(*key, self.schema)
-        slice_.fast = self._functions.get(ids)
-
-    def _slice(self, principal: EntityUid, action: EntityUid, resource: EntityUid, loaded: Loaded) -> Slice:
+    def meet(
+        self, principal: EntityUid, action: EntityUid, resource: EntityUid, loaded: Loaded
+    ) -> tuple[Node, Node, Slice]:
+        """Return what acts, what is acted on, and the policies of such requests."""
         actor = loaded.node(principal) or loaded.stranger(principal)
         target = loaded.node(resource) or loaded.stranger(resource)
         key = (
@@ -186,7 +185,51 @@ class Engine:
             actor.as_principal or self._as_principal(actor),
             target.as_resource or self._as_resource(target),
         )
-        return self._slices.get(key) or self._new_slice(key)
+        return actor, target, self._slices.get(key) or self._new_slice(key)
+
+    @property
+    def tier_1(self) -> Mapping[str, int]:
+        """Return how many functions were generated, failed, refused, forgotten and distrusted."""
+        return dict(self._functions.counts)
+
+    def distrust(self, request: AccessRequest, loaded: Loaded) -> None:
+        """Keep the policies of such requests on tier 0 from now on: their function was seen to be wrong."""
+        slice_ = self.meet(request.principal, request.action, request.resource, loaded)[2]
+        for lane, live in ((slice_, True), (slice_.records, False)):
+            self._functions.distrust(_key(slice_, live=live), lane)
+
+    def settle(self, timeout: float = 60.0) -> bool:
+        """Wait until every function ordered so far is made; return whether it was in time (seconds)."""
+        return self._forge is None or self._forge.settle(timeout)
+
+    def _count(self, slice_: Slice, lane: Lane, *, live: bool) -> None:
+        """Order the function of a slice that has been asked often enough."""
+        lane.asked += 1
+        if self._hot is None or lane.asked <= self._hot or slice_.context is None:
+            return
+        # Once ordered it is not asked for again; refused, it is after as many questions.
+        lane.asked = -_TRIED
+        parts, size = partial(self._parts, slice_, slice_.context, live=live), max(1, len(slice_.rules))
+        if not self._functions.order(lane, _key(slice_, live=live), parts, size=size):
+            lane.asked = 0
+
+    def _parts(self, slice_: Slice, context: types.RecordType, *, live: bool) -> Iterator[generated.Fast]:
+        check = self._checker(context) if live else None
+        read = slice_.read
+        if check is not None and read is not None:
+            circumstances = Circumstances(context, check, read)
+            yield from generated.parts(slice_.rules, slice_.asks, self.schema, circumstances)
+            return
+        for part in generated.parts(slice_.rules, slice_.asks, self.schema):
+            yield generated.reading(part, read) if live and read is not None else part
+
+    def _checker(self, context: types.RecordType) -> contexts.Checker | None:
+        for wanted, checker in self._checkers:
+            if wanted is context or wanted == context:
+                return checker
+        made = contexts.checker(context)
+        self._checkers.append((context, made))
+        return made
 
     def _as_principal(self, node: Node) -> Any:
         node.as_principal = self._index.as_principal(node)
@@ -202,7 +245,8 @@ class Engine:
         known = self.schema.actions.get(action)
         fits = known is not None and principal.type in known.principals and resource.type in known.resources
         context = known.context if known is not None and fits else None
-        made = Slice(rules, [self._tests[rule.key] for rule in rules], context, strict=self._strict)
+        asks = Asks(principal.type, action, resource.type)
+        made = Slice(asks, rules, [self._tests[rule.key] for rule in rules], context, strict=self._strict)
         made.read = None if context is None else self._reader(context, rules)
         if len(self._slices) >= _MAX_SLICES:
             self._slices.clear()
@@ -227,7 +271,7 @@ class Engine:
         self, principal: EntityUid, action: EntityUid, resource: EntityUid, loaded: Loaded
     ) -> tuple[Rule, ...]:
         """Return every policy whose scope holds; the rest cannot be satisfied and cannot err."""
-        return self._slice(principal, action, resource, loaded).rules
+        return self.meet(principal, action, resource, loaded)[2].rules
 
     def outcome(self, rule: Rule, request: AccessRequest, loaded: Loaded) -> Outcome:
         """Return how a policy's conditions may turn out when the context is unknown."""
@@ -248,6 +292,11 @@ class Engine:
             else:
                 possible_permit = possible_permit or outcome.true
         return possible_permit
+
+
+def _key(slice_: Slice, *, live: bool) -> Hashable:
+    """Return what functions are shared by; rules go by identity and live as long as the engine."""
+    return tuple(map(id, slice_.rules)), slice_.asks, live
 
 
 def _outside(principal: EntityUid, action: EntityUid, resource: EntityUid) -> Answer:

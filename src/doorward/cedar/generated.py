@@ -7,25 +7,28 @@ expression is called. Policy text reaches the source only as literals of `repr`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from doorward.cedar import closures, extensions, types
+from doorward.cedar.circumstances import Circumstances
+from doorward.cedar.contexts import Reader
 from doorward.cedar.data import CedarSet, Datetime, Duration, Fixed, Network, equal, key, long
 from doorward.cedar.env import Constant, Env
 from doorward.cedar.like import matcher
 from doorward.cedar.operators import contained
 from doorward.cedar.schema import Schema
-from doorward.cedar.scope import Rule
+from doorward.cedar.scope import Asks, Rule
 from doorward.cedar.types import BOOL, LONG, STRING, EntityType, RecordType, SetType, Type
-from doorward.cedar.world import Node
+from doorward.cedar.world import Node, World
 from doorward.core.model import EntityUid
 
-Fast = Callable[[Env], int]
+# Principal, resource, context (a `Context` or a record, as the function was made for), entities.
+Fast = Callable[[Node, Node, Any, World], int]
 Typed = tuple[str, Type | None]
 
-# More policies than this in one slice would take too long to generate between two requests.
-MAX_RULES = 96
+# Policies in one function; a slice of more becomes several, so that none holds others up for long.
+CHUNK = 32
 _CLASSES: dict[type, Type] = {
     bool: BOOL, int: LONG, str: STRING, Datetime: types.DATETIME, Duration: types.DURATION,
     Fixed: types.DECIMAL, Network: types.NETWORK,
@@ -41,20 +44,42 @@ _ORDERED = frozenset({LONG, types.DATETIME, types.DURATION})
 _PLAIN = frozenset(_OF_TYPE) - {BOOL}  # types whose values are their own keys
 
 
-def function(
-    rules: Sequence[Rule], principal: str, action: EntityUid, resource: str, schema: Schema
-) -> Fast | None:
-    """Return the function for these rules on requests of these types, or None where none can be made."""
-    if len(rules) > MAX_RULES or action not in schema.actions:
-        return None
-    writer = _Writer(schema, principal, action, resource)
-    try:
-        source = writer.source(rules)
+def parts(
+    rules: Sequence[Rule], asks: Asks, schema: Schema, live: Circumstances | None = None
+) -> Iterator[Fast]:
+    """Yield functions that together test all rules; raise whatever goes wrong while making one.
+
+    With `live` they take contexts as they come, else as records.
+    """
+    for start in range(0, max(1, len(rules)), CHUNK):
+        writer = _Writer(schema, asks, live)
+        source = writer.source(rules[start : start + CHUNK], start)
         exec(compile(source, "<slice>", "exec"), writer.names)  # noqa: S102 -- see the head of the file
-    except (SyntaxError, RecursionError, MemoryError, ValueError, KeyError):
-        return None
-    made: Fast = writer.names["fast"]
-    return made
+        yield writer.names["fast"]
+
+
+def reading(fast: Fast, read: Reader) -> Fast:
+    """Return a function of contexts that makes a record of each first."""
+    return lambda p, r, c, world: fast(p, r, read(c), world)
+
+
+def joined(made: Sequence[Fast]) -> Fast:
+    """Return one function of several."""
+    if len(made) == 1:
+        return made[0]
+    kept = tuple(made)
+
+    def fast(p: Node, r: Node, c: Any, world: World) -> int:
+        found = 0
+        for part in kept:
+            found |= part(p, r, c, world)
+        return found
+
+    return fast
+
+
+class OddError(Exception):
+    """The context is not one of the usual form: tier 0 reads it with all care."""
 
 
 def _truth(value: Any) -> bool:
@@ -74,32 +99,53 @@ def _has_tag(node: Node | None, name: str) -> bool:
 class _Writer:
     """Writes one function; `names` are the objects its source refers to."""
 
-    def __init__(self, schema: Schema, principal: str, action: EntityUid, resource: str) -> None:
+    def __init__(self, schema: Schema, asks: Asks, live: Circumstances | None = None) -> None:
         self._schema = schema
-        self._variables: dict[str, Typed] = {
-            "principal": ("env.principal", EntityType(principal)),
-            "action": ("env.action", EntityType(action.type)),
-            "resource": ("env.resource", EntityType(resource)),
-            "context": ("c", schema.actions[action].context),
-        }
+        self._asks = asks
+        self._live = live
         self._used: set[str] = set()
+        self._kept: set[str] = set()
         self.names: dict[str, Any] = {
             "__builtins__": {}, "truth": _truth, "has": _has, "has_tag": _has_tag, "equal": equal, "key": key,
-            "long": long, "contained": contained,
+            "long": long, "contained": contained, "Env": Env, "action": asks.action, "OddError": OddError,
         }  # fmt: skip
+        self._variables: dict[str, Typed] = {
+            "principal": ("p.uid", EntityType(asks.principal)),
+            "action": ("action", EntityType(asks.action.type)),
+            "resource": ("r.uid", EntityType(asks.resource)),
+            "context": ("record", schema.actions[asks.action].context),
+        }
 
-    def source(self, rules: Sequence[Rule]) -> str:
-        """Return the source of `fast`, which tests every rule and returns a bit for each satisfied one."""
+    def source(self, rules: Sequence[Rule], first: int = 0) -> str:
+        """Return the source of `fast`, which tests every rule and returns a bit for each satisfied one.
+
+        The first rule has the bit `first`.
+        """
         constant, body = 0, []
-        for number, rule in enumerate(rules):
+        for number, rule in enumerate(rules, start=first):
             test = self._policy(rule.tree)
             if test is None:
                 constant |= 1 << number
             else:
                 body += [f"    if {test}:", f"        m |= {1 << number}"]
-        head = ["def fast(env):", f"    m = {constant}", "    c = env.context", "    node = env.world.node"]
-        head += [f"    {name} = node(env.{side})" for name, side in _NODES.items() if name in self._used]
-        return "\n".join([*head, *body, "    return m", ""])
+        return "\n".join(
+            ["def fast(p, r, c, world):", *self._head(), f"    m = {constant}", *body, "    return m", ""]
+        )
+
+    def _head(self) -> Iterator[str]:
+        """Yield what is done once: the context looked over, and what several rules read kept at hand."""
+        live = self._live
+        if live is not None:
+            self.names |= {"check": live.check, "read": live.read}
+            yield "    if check(c) is not True: raise OddError"
+            yield from (f"    {name} = None" for name in sorted(self._kept))
+        if self._used & {"record", "env"}:
+            yield "    record = c" if live is None else "    record = read(c)"
+        if "env" in self._used:
+            yield "    env = Env(p.uid, action, r.uid, record, world)"
+        if "node" in self._used:
+            yield "    node = world.node"
+        yield from (f"    {side}a = {side}.attrs" for side in "pr" if f"{side}a" in self._used)
 
     def _policy(self, tree: Mapping[str, Any]) -> str | None:
         parts = []
@@ -115,6 +161,7 @@ class _Writer:
 
     def _exactly(self, tree: Mapping[str, Any]) -> Typed:
         """Return a call of tier 0's own closure."""
+        self._used.add("env")
         return f"{self._name(closures.compiled(tree))}(env)", None
 
     def _bool(self, tree: Mapping[str, Any]) -> str:
@@ -146,6 +193,8 @@ class _Writer:
         return self._constant(compiled.value) if isinstance(compiled, Constant) else None
 
     def variable(self, _form: str, body: str) -> Typed | None:
+        if body == "context":
+            self._used.add("record")
         return self._variables[body]
 
     def members(self, form: str, body: Any) -> Typed | None:
@@ -172,25 +221,40 @@ class _Writer:
         return f"({then} if {self._bool(body['if'])} else {other})", kind if kind == another else None
 
     def _node(self, tree: Mapping[str, Any], code: str) -> str:
-        """Return the source of an entity's node: fetched once for principal and resource."""
+        """Return the source of an entity's node: principal and resource are at hand."""
         match tree:
-            case {"Var": "principal" | "resource" as side}:
-                name = "p" if side == "principal" else "r"
-                self._used.add(name)
-                return name
+            case {"Var": "principal"}:
+                return "p"
+            case {"Var": "resource"}:
+                return "r"
+        self._used.add("node")
         return f"node({code})"
 
+    def _attrs(self, node: str) -> str:
+        if node not in _SIDES:
+            return f"{node}.attrs"
+        self._used.add(f"{node}a")
+        return f"{node}a"
+
     def attribute(self, form: str, body: Any) -> Typed | None:
-        code, found = self.value(body["left"])
         name = body["attr"]
+        if self._live is not None and (part := self._live.part(body["left"])) is not None:
+            written = (
+                self._live.has(part, name)
+                if form == "has"
+                else self._live.value(part, name, self._name, self._kept)
+            )
+            if written is not None:
+                return written
+        code, found = self.value(body["left"])
         if isinstance(found, RecordType):
             fields, record = found.fields, code
         elif isinstance(found, EntityType) and found.name in self._schema.entities:
             fields = self._schema.entities[found.name].attrs.fields
             node = self._node(body["left"], code)
-            if form == "has":
+            if form == "has" and node not in _SIDES:
                 return f"has({node}, {name!r})", BOOL
-            record = f"{node}.attrs"
+            record = self._attrs(node)
         else:
             return None
         if form == "has":
@@ -203,10 +267,11 @@ class _Writer:
             return None
         test = f"{code}.type == {body['entity_type']!r}"
         if "in" not in body:
-            return f"({test})", BOOL
+            certain = "Var" in body["left"]  # anything else may err
+            return (repr(found.name == body["entity_type"]) if certain else f"({test})"), BOOL
         if "Var" not in body["left"]:
             return None  # writing an expression twice doubles the source with every level of nesting
-        return f"({test} and contained({code}, {self.value(body['in'])[0]}, env))", BOOL
+        return f"({test} and contained({code}, {self.value(body['in'])[0]}, world))", BOOL
 
     def like(self, _form: str, body: Any) -> Typed | None:
         code, found = self.value(body["left"])
@@ -230,11 +295,13 @@ class _Writer:
         (left, kind), (right, other) = self.value(body["left"]), self.value(body["right"])
         if not isinstance(kind, EntityType):
             return None
-        if isinstance(other, EntityType) and right.isidentifier():
+        if isinstance(other, EntityType) and right.isidentifier() and "Var" in body["left"]:
+            if body["left"]["Var"] == "action":
+                above = self._schema.actions[self._asks.action].groups
+                return repr(self.names[right] in {self._asks.action, *above}), BOOL
             node = self._node(body["left"], left)
-            if node in _NODES:
-                return f"({left} == {right} or {right} in {node}.ancestors)", BOOL
-        return f"contained({left}, {right}, env)", BOOL
+            return f"({left} == {right} or {right} in {node}.ancestors)", BOOL
+        return f"contained({left}, {right}, world)", BOOL
 
     def contains(self, form: str, body: Any) -> Typed | None:
         (left, kind), (right, other) = self.value(body["left"]), self.value(body["right"])
@@ -279,7 +346,7 @@ def _same(kind: Type | None, other: Type | None) -> bool:
     return isinstance(kind, EntityType) or kind == other
 
 
-_NODES = {"p": "principal", "r": "resource"}
+_SIDES = frozenset("pr")
 _FORMS: dict[str, Callable[[_Writer, str, Any], Typed | None]] = {
     "Value": _Writer.literal, "Var": _Writer.variable, "Set": _Writer.members, "&&": _Writer.joined,
     "||": _Writer.joined, "!": _Writer.negation, "neg": _Writer.negative, "isEmpty": _Writer.is_empty,

@@ -7,17 +7,18 @@ from typing import Any
 
 from doorward.cedar.data import CedarSet, Datetime, Duration, Fault, equal, key, long
 from doorward.cedar.env import Env, Expr, existing, wrong
+from doorward.cedar.world import World
 from doorward.core.model import EntityUid
 
 
-def contained(left: Any, right: Any, env: Env) -> bool:
+def contained(left: Any, right: Any, world: World) -> bool:
     """Return what `left in right` says."""
     if type(left) is not EntityUid:
         raise wrong("entity", left)
     if type(right) is EntityUid:
         if left == right:
             return True
-        node = env.world.node(left)
+        node = world.node(left)
         return node is not None and right in node.ancestors
     if type(right) is not CedarSet:
         raise wrong("entity or set of entities", right)
@@ -26,7 +27,7 @@ def contained(left: Any, right: Any, env: Env) -> bool:
             raise wrong("entity", item)
     if left in right.items:
         return True
-    node = env.world.node(left)
+    node = world.node(left)
     return node is not None and not right.items.isdisjoint(node.ancestors)
 
 
@@ -81,7 +82,7 @@ def _inequality(left: Expr, right: Expr) -> Expr:
 
 
 def _in(left: Expr, right: Expr) -> Expr:
-    return lambda env: contained(left(env), right(env), env)
+    return lambda env: contained(left(env), right(env), env.world)
 
 
 def _contains(left: Expr, right: Expr) -> Expr:

@@ -27,6 +27,14 @@ class Side(msgspec.Struct, frozen=True):
         )
 
 
+class Asks(msgspec.Struct, frozen=True):
+    """Say who asks for what: types of principal and resource, and the action."""
+
+    principal: str
+    action: EntityUid
+    resource: str
+
+
 class Rule(msgspec.Struct, frozen=True):
     """One policy as the engine holds it; `key` is its name inside the evaluator.
 

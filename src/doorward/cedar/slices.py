@@ -9,7 +9,8 @@ import msgspec
 from doorward.cedar.contexts import Reader
 from doorward.cedar.data import Fault
 from doorward.cedar.env import Env
-from doorward.cedar.scope import Rule
+from doorward.cedar.generated import Fast
+from doorward.cedar.scope import Asks, Rule
 from doorward.cedar.types import RecordType
 from doorward.core.decision import Effect
 
@@ -26,30 +27,61 @@ class Answer(msgspec.Struct, frozen=True):
     errors: tuple[str, ...] = ()
 
 
+class RecordLane:
+    """How a slice is asked with contexts in Cedar JSON: conformance, and whoever has no `Context`."""
+
+    __slots__ = ("asked", "fast")
+
+    def __init__(self) -> None:
+        """Begin cold."""
+        self.asked = 0
+        self.fast: Fast | None = None
+
+
 class Slice:
     """Every policy whose scope holds for one action and one pair of signatures.
 
     `context` is the type a context must have, None where the schema knows no such request; `read` brings
-    one into that form. `fast`, where
-    generated, returns the satisfied policies as bits or raises, and then tier 0 speaks.
+    one into that form. `fast`, where generated, takes a `Context` and returns the satisfied policies as
+    bits or raises, and then tier 0 speaks. `answers` are those given so far, by these bits.
     """
 
-    __slots__ = ("_answers", "_forbids", "_tests", "asked", "context", "fast", "read", "rules", "strict")
+    __slots__ = (
+        "_forbids",
+        "_tests",
+        "answers",
+        "asked",
+        "asks",
+        "context",
+        "fast",
+        "read",
+        "records",
+        "rules",
+        "strict",
+    )
 
     def __init__(
-        self, rules: Sequence[Rule], tests: Sequence[Test], context: RecordType | None, *, strict: bool
+        self,
+        asks: Asks,
+        rules: Sequence[Rule],
+        tests: Sequence[Test],
+        context: RecordType | None,
+        *,
+        strict: bool,
     ) -> None:
         """Keep the rules beside their compiled conditions."""
+        self.asks = asks
         ordered = sorted(zip(rules, tests, strict=True), key=lambda pair: pair[0].id)
         self.rules = tuple(rule for rule, _ in ordered)
         self._tests = tuple((1 << bit, rule, test) for bit, (rule, test) in enumerate(ordered))
         self._forbids = sum(bit for bit, rule, _ in self._tests if rule.forbid)
-        self._answers: dict[int, Answer] = {}
+        self.answers: dict[int, Answer] = {}
         self.context = context
         self.strict = strict
         self.read: Reader | None = None
         self.asked = 0
-        self.fast: Callable[..., int] | None = None
+        self.fast: Fast | None = None
+        self.records = RecordLane()
 
     def exact(self, env: Env) -> Answer:
         """Evaluate by tier 0."""
@@ -65,11 +97,11 @@ class Slice:
 
     def answer(self, satisfied: int) -> Answer:
         """Return the answer when these policies are satisfied and none errs."""
-        found = self._answers.get(satisfied)
+        found = self.answers.get(satisfied)
         if found is None:
-            if len(self._answers) >= _MAX_ANSWERS:
-                self._answers.clear()
-            self._answers[satisfied] = found = self._made(satisfied)
+            if len(self.answers) >= _MAX_ANSWERS:
+                self.answers.clear()
+            self.answers[satisfied] = found = self._made(satisfied)
         return found
 
     def _made(self, satisfied: int) -> Answer:

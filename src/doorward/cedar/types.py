@@ -47,6 +47,10 @@ class RecordType(msgspec.Struct, frozen=True):
 
     fields: dict[str, Field]
 
+    def __hash__(self) -> int:
+        """Hash the content, so that every type can stand in a set of types."""
+        return hash(frozenset(self.fields.items()))
+
 
 Type: TypeAlias = Primitive | EntityType | SetType | RecordType
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,8 @@ import msgspec
 
 from doorward.cedar.engine import Answer, Engine, Loaded
 from doorward.cedar.scope import Rule
-from doorward.cedar.world import Lookup
+from doorward.cedar.slices import Slice
+from doorward.cedar.world import Lookup, Node
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import InvalidRequestError, UnavailableError
@@ -29,7 +31,8 @@ from doorward.decisions.joining import join
 from doorward.directory.snapshot import Snapshot
 
 _MAX_KNOWN = 262_144
-_MAX_DECISIONS = 4096
+_MAX_KINDS = 16_384
+_MAX_DECISIONS = 16_384
 _VIEW = Action.VIEW.uid
 _UNKNOWN_RESOURCE = "request: the resource is not known"
 # Stands where a context is asked for and none is read.
@@ -47,26 +50,36 @@ class Standpoint:
         self.entities_version = f"v{snapshot.version}"
         self._engine = engine
         self._world = engine.world(snapshot.lookup, _MAX_KNOWN)
-        # Why a principal or a resource is refused before any policy is asked, or None.
-        self._principals: dict[EntityUid, str | None] = {}
-        self._resources: dict[EntityUid, str | None] = {}
-        # By the identity of the engine's own answers, which it keeps: each is assembled once.
-        self._decisions: dict[int, tuple[Answer, Decision]] = {}
+        # Who is known and active, and what is known, as the engine reads them.
+        self._actors: dict[EntityUid, Node] = {}
+        self._targets: dict[EntityUid, Node] = {}
+        # The decisions of a kind of request by what its policies say: each is assembled once.
+        self._kinds: dict[Any, tuple[Slice, dict[int, Decision]]] = {}
+        self._decided = 0
         self._inputs = Inputs(snapshot, engine.literals)
         self._explanation = Explanation(engine, snapshot)
 
     def decide(self, request: AccessRequest) -> Decision:
         """Return the decision on `request`. No I/O, never raises: what cannot be decided is denied."""
+        context = request.context
+        try:
+            principal, resource = self._actors[request.principal], self._targets[request.resource]
+            kept, decisions = self._kinds[request.action, principal.as_principal, resource.as_resource]
+            if (fast := kept.fast) is not None and context.actor is None:
+                satisfied = fast(principal, resource, context, self._world)
+                found = decisions.get(satisfied)
+                return self._decided_anew(kept, decisions, satisfied) if found is None else found
+        except Exception:  # noqa: BLE001, S110 -- what is not kept or not usual is decided at length
+            pass
+        return self._at_length(request)
+
+    def _at_length(self, request: AccessRequest) -> Decision:
         refused = self._unknown(request)
         if refused is not None:
             return self._decision(Answer(Effect.DENY, (), (refused,)))
         answer = self._engine.evaluate(request, self._world)
-        if answer.errors:
-            return self._decision(answer)
-        kept = self._decisions.get(id(answer))
-        if kept is not None and kept[0] is answer:
-            return kept[1]
-        return self._kept(answer)
+        self._keep(request)
+        return self._decision(answer)
 
     def explain(self, request: AccessRequest, decision: Decision, caller: Caller | None) -> Decision:
         """Return a denial with `would_allow` and `advice`, within what the caller may be told.
@@ -148,15 +161,12 @@ class Standpoint:
 
     def _unknown(self, request: AccessRequest) -> str | None:
         """Return why the request is denied before any policy is asked, or None."""
-        refused = self._principals.get(request.principal, "")
-        if refused == "":
-            refused = self._keep(self._principals, request.principal, self._principal(request.principal))
-        if refused is None:
-            refused = self._resources.get(request.resource, "")
-            if refused == "":
-                refused = self._keep(self._resources, request.resource, self._resource(request.resource))
-        if refused is not None:
-            return refused
+        if request.principal not in self._actors:
+            refused = self._principal(request.principal)
+            if refused is not None:
+                return refused
+        if request.resource not in self._targets and self.snapshot.resolve(request.resource) is None:
+            return _UNKNOWN_RESOURCE
         return self._actor(request.context.actor)
 
     def _actor(self, actor: EntityUid | None) -> str | None:
@@ -170,20 +180,29 @@ class Standpoint:
             return "request: the principal is not known"
         return None if found.attrs.get("active") is True else "request: the principal is not active"
 
-    def _resource(self, uid: EntityUid) -> str | None:
-        return None if self.snapshot.resolve(uid) is not None else _UNKNOWN_RESOURCE
+    def _keep(self, request: AccessRequest) -> None:
+        """Keep what was found to be known, and the policies of such requests, for the next question."""
+        with suppress(InvalidRequestError):
+            actor, target, slice_ = self._engine.meet(
+                request.principal, request.action, request.resource, self._world
+            )
+            for table, node in ((self._actors, actor), (self._targets, target)):
+                if len(table) >= _MAX_KNOWN:
+                    table.clear()
+                table[node.uid] = node
+            key = request.action, actor.as_principal, target.as_resource
+            if key not in self._kinds:
+                if len(self._kinds) >= _MAX_KINDS:
+                    self._kinds.clear()
+                self._kinds[key] = slice_, {}
 
-    def _keep(self, table: dict[EntityUid, str | None], uid: EntityUid, said: str | None) -> str | None:
-        if len(table) >= _MAX_KNOWN:
-            table.clear()
-        table[uid] = said
-        return said
-
-    def _kept(self, answer: Answer) -> Decision:
-        decision = self._decision(answer)
-        if len(self._decisions) >= _MAX_DECISIONS:
-            self._decisions.clear()
-        self._decisions[id(answer)] = (answer, decision)
+    def _decided_anew(self, kept: Slice, decisions: dict[int, Decision], satisfied: int) -> Decision:
+        if self._decided >= _MAX_DECISIONS:
+            for _, others in tuple(self._kinds.values()):
+                others.clear()
+            self._decided = 0
+        self._decided += 1
+        decisions[satisfied] = decision = self._decision(kept.answer(satisfied))
         return decision
 
     def _decision(self, answer: Answer) -> Decision:

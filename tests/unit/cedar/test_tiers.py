@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doorward.cedar import contexts, extensions, generated, types
+from doorward.cedar.circumstances import Circumstances
 from doorward.cedar.data import Fault
 from doorward.cedar.engine import Engine
 from doorward.cedar.links import linked
 from doorward.cedar.schema import Schema
+from doorward.cedar.scope import Asks
 from doorward.core.context import Context, DeviceContext, NetworkContext, RequestContext, SessionContext
 from doorward.core.decision import AccessRequest, Effect
 from doorward.core.errors import InvalidPolicyError, InvalidRequestError
@@ -40,6 +42,7 @@ def test_a_hot_slice_is_generated_and_says_the_same(engine_of: Build) -> None:
     loaded = engine.load(world(user("dana"), dataset("store/a")))
     asked = [request(risk=risk) for risk in range(12)]
     first = [engine.evaluate(one, loaded) for one in asked]
+    assert engine.settle()
     assert _slice(engine).fast is not None
     assert [engine.evaluate(one, loaded) for one in asked] == first
     assert [answer.effect for answer in first] == [Effect.ALLOW] * 6 + [Effect.DENY] * 6
@@ -50,7 +53,7 @@ def test_what_the_generated_function_cannot_say_tier_0_says(engine_of: Build) ->
     loaded = engine.load(world(user("dana"), dataset("store/a")))
     expected = engine.evaluate(request(), loaded)
 
-    def broken(_env: object) -> int:
+    def broken(*_asked: object) -> int:
         raise RuntimeError
 
     _slice(engine).fast = broken
@@ -64,12 +67,16 @@ def test_conditions_on_typed_attributes_are_generated_without_tier_0(engine_of: 
       && context has purpose && context.purpose like "f*" && context.now < datetime("2030-01-01")
       && context.network.ip.isInRange(ip("10.0.0.0/8")) && principal in Doorward::Group::"g" };"""
     engine = engine_of(text)
-    writer = generated._Writer(  # noqa: SLF001 -- the source itself is the point
-        engine.schema, "Doorward::User", Action.READ.uid, "Doorward::Dataset"
-    )
-    source = writer.source(list(engine.by_id.values()))
-    assert "(env)" not in source.replace("fast(env)", "")
-    assert "truth" not in source
+    asks = Asks("Doorward::User", Action.READ.uid, "Doorward::Dataset")
+    wanted = engine.schema.actions[Action.READ.uid].context
+    check, read = contexts.checker(wanted), contexts.reader(wanted)
+    assert check is not None
+    for live in (None, Circumstances(wanted, check, read)):
+        writer = generated._Writer(engine.schema, asks, live)  # noqa: SLF001 -- the source itself is the point
+        source = writer.source(list(engine.by_id.values()))
+        assert "Env(" not in source
+        assert "truth" not in source
+        assert live is None or "record" not in source
 
 
 def test_policy_text_never_becomes_code(engine_of: Build) -> None:
@@ -95,18 +102,22 @@ def test_slices_of_equal_policies_share_one_function_and_are_bounded(
         for _ in range(3):
             assert engine.evaluate(request(f"u{n}"), loaded).effect is Effect.ALLOW
     assert len(engine._slices) <= 4  # noqa: SLF001 -- the bounds are inside
-    assert len(engine._functions) <= 4  # noqa: SLF001
+    assert engine.settle()
+    # Each of these users has a policy of its own, and so a slice of its own.
+    assert 0 < engine.tier_1["generated"] <= 20
 
 
-def test_many_policies_in_one_slice_stay_in_tier_0(engine_of: Build) -> None:
+def test_many_policies_in_one_slice_are_generated_in_several_functions(engine_of: Build) -> None:
     text = "".join(
         f"permit (principal, action, resource) when {{ context.risk == {n} }};" for n in range(200)
     )
     engine = engine_of(text, hot=0)
     loaded = engine.load(world(user("dana"), dataset("store/a")))
-    for _ in range(3):
-        assert engine.evaluate(request(risk=77), loaded).determining == ("policy77",)
-    assert _slice(engine).fast is None
+    for risk in (0, 31, 32, 77, 199):
+        assert engine.evaluate(request(risk=risk), loaded).determining == (f"policy{risk}",)
+        assert engine.settle()
+        assert _slice(engine).fast is not None
+    assert engine.evaluate(request(risk=200), loaded).determining == ()
 
 
 # Contexts: the generated reader reads what the slow road reads, and refuses what it refuses

@@ -245,7 +245,7 @@ def test_what_is_kept_between_questions_is_bounded(
         asked = ask('User::"dana"', Action.VIEW, f'Dataset::"store/training/{number}"')
         standpoint.decide(asked)
         standpoint.inputs(asked)
-    assert len(standpoint._resources) <= 8  # noqa: SLF001 -- the bound is inside
+    assert len(standpoint._targets) <= 8  # noqa: SLF001 -- the bound is inside
     assert len(standpoint._world._nodes) <= 8  # noqa: SLF001
     assert len(standpoint._inputs._closures) <= 8  # noqa: SLF001
 
