@@ -21,10 +21,10 @@ from doorward.core.obligation import Cap, Mask
 from doorward.core.wire import Answer, Peer, Request, UpstreamRequest
 from doorward.gateway.adapter import Ask, BodyNeed, Naming, UnknownRouteError
 from doorward.gateway.flow import Flow
-from doorward.gateway.limits import MemoryLimits
 from doorward.gateway.refusal import problem
 from doorward.gateway.streams import OpenAnswers
 from doorward.settings import GatewaySettings, HeaderCredential, UpstreamSettings
+from support.shared import Shared
 
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DANA = EntityUid.of("User", "dana")
@@ -262,7 +262,7 @@ class Stage:
         self.clock = ManualClock(START)
         self.point, self.authenticator = ScriptedPoint(), ScriptedAuthenticator()
         self.log, self.upstream = DiaryLog(self.diary), ScriptedUpstream(self.diary)
-        self.limits = MemoryLimits(self.clock)
+        self.limits = Shared(self.clock)
         self.open = OpenAnswers(lambda: self.point.changed)
         self.stale = 0.0
         settings = UpstreamSettings(

@@ -112,7 +112,7 @@ class Installation:
     def stop(self) -> None:
         if self.process is None or self.process.poll() is not None:
             return
-        children = [self.pid("gateway"), self.pid("control")]
+        children = [self.pid("gateway"), self.pid("control"), self.pid("ledger")]
         self.process.terminate()
         try:
             self.process.wait(30)

@@ -39,7 +39,6 @@ from doorward.directory.org import offline_snapshot, parse
 from doorward.directory.snapshot import Snapshot
 from doorward.gateway.edge import Edge
 from doorward.gateway.flow import Flow
-from doorward.gateway.limits import MemoryLimits
 from doorward.gateway.protocols.s3 import S3Adapter
 from doorward.gateway.streams import OpenAnswers
 from doorward.gateway.upstream import HttpUpstream
@@ -47,6 +46,7 @@ from doorward.identity.authenticate import Authenticator
 from doorward.policies.workspace import packaged_schema
 from doorward.settings import GatewaySettings, S3Credential, S3CredentialHolder, UpstreamSettings
 from support.adapter_door import free_port
+from support.shared import Shared
 
 UPSTREAM_ID, UPSTREAM_SECRET = "UPSTREAMKEY", "upstream-secret-key"
 
@@ -213,7 +213,7 @@ class S3Door:
             adapters={"store": S3Adapter(self.settings, registry=lambda: self.snapshot, clock=clock)},
             upstreams={"store": client},
             audit=self.log,
-            limits=MemoryLimits(clock),
+            limits=Shared(clock),
             open_answers=OpenAnswers(lambda: self.point.changed),
             clock=clock,
             ids=ids,

@@ -26,7 +26,6 @@ from doorward.gateway.canonical import opaque_after
 from doorward.gateway.edge import Edge
 from doorward.gateway.faults import UnreachableError
 from doorward.gateway.flow import Flow
-from doorward.gateway.limits import MemoryLimits
 from doorward.gateway.metrics import GatewayMetrics
 from doorward.gateway.refusal import problem
 from doorward.gateway.server import AdminSocket, GatewayServer, Readiness
@@ -39,6 +38,7 @@ from doorward.settings import (
     MtlsCredentialHolder,
     UpstreamSettings,
 )
+from support.shared import Shared
 
 DANA = EntityUid.of("User", "dana")
 
@@ -362,7 +362,7 @@ class Gate:
             adapters={u.name: Passing(u) for u in upstreams},
             upstreams=clients,
             audit=self.log,
-            limits=MemoryLimits(clock),
+            limits=Shared(clock),
             open_answers=self.open,
             clock=clock,
             ids=ids,

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -15,13 +15,13 @@ import structlog
 from doorward import telemetry
 from doorward.app import certificates
 from doorward.app.naming import audience_of, authorization_servers_of, listen_url_of
+from doorward.app.ledger import SOCKET
 from doorward.app.supervisor import prepare_data, set_when_asked
 from doorward.audit.writer import AuditWriter
 from doorward.core.clock import Clock, SystemClock
 from doorward.core.errors import InvalidConfigError
 from doorward.core.feed import Bundle, Delta, Known
 from doorward.core.ids import IdSource
-from doorward.core.onetime import MemoryOneTime
 from doorward.core.ports import CredentialRegistry
 from doorward.decisions.point import DecisionPoint
 from doorward.directory.feed import FeedClient
@@ -30,7 +30,6 @@ from doorward.gateway.adapter import Adapter
 from doorward.gateway.canonical import opaque_after
 from doorward.gateway.edge import Edge
 from doorward.gateway.flow import Flow
-from doorward.gateway.limits import MemoryLimits
 from doorward.gateway.metadata import ProtectedResources
 from doorward.gateway.metrics import GatewayMetrics
 from doorward.gateway.protocols.mlflow import MlflowAdapter
@@ -43,6 +42,7 @@ from doorward.identity.authenticate import Authenticator
 from doorward.identity.key_sets import PROOF_ALGORITHMS
 from doorward.identity.last_use import LastUses
 from doorward.identity.nonces import Nonces, shared_key
+from doorward.ledger.client import Ledger
 from doorward.settings import S3CredentialHolder, Settings, UpstreamSettings
 
 _log = structlog.get_logger()
@@ -96,13 +96,14 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         settings.data / "feed.sock", world.on_known, world.on_delta, world.on_bundle, world.on_error
     )
     uses = LastUses(settings.data)
+    ledger = Ledger(settings.data / SOCKET, "gateway")
     authenticator = Authenticator(
         world.registry,
         settings.issuer,
         world.issuer_jwks,
         clock,
         audience_of(settings),
-        one_time=MemoryOneTime(clock),
+        one_time=ledger,
         test_minting=settings.identity.test_minting,
         nonces=Nonces(shared_key(settings.data), clock) if settings.identity.dpop_nonce else None,
         uses=uses,
@@ -112,7 +113,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         AuditWriter(
             settings.data / "audit", "gateway", clock=clock, ids=ids, settings=settings.audit
         ) as audit,
-        _following(feed),
+        _running(feed.run(), ledger.run()),
     ):
         await certificates.issued(settings, certificates.GATEWAY)
         tls = certificates.context(settings, certificates.GATEWAY)
@@ -120,6 +121,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
             settings,
             world=world,
             feed=feed,
+            ledger=ledger,
             authenticator=authenticator,
             audit=audit,
             clock=clock,
@@ -179,6 +181,7 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
     *,
     world: World,
     feed: FeedClient,
+    ledger: Ledger,
     authenticator: Authenticator,
     audit: AuditWriter,
     clock: Clock,
@@ -200,7 +203,7 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
         },
         upstreams=upstreams,
         audit=audit,
-        limits=MemoryLimits(clock),
+        limits=ledger,
         open_answers=open_answers,
         clock=clock,
         ids=ids,
@@ -227,11 +230,12 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
 
 
 @contextlib.asynccontextmanager
-async def _following(feed: FeedClient) -> AsyncIterator[None]:
-    """Follow the feed for the length of a block."""
-    task = asyncio.create_task(feed.run())
+async def _running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run jobs for the length of a block."""
+    tasks = [asyncio.create_task(job) for job in jobs]
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

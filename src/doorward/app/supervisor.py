@@ -14,14 +14,16 @@ from pathlib import Path
 
 import structlog
 
+from doorward.app.admin import fetched
 from doorward.core.errors import InvalidConfigError, UnavailableError
-from doorward.directory.peer import socket_address
 
-ROLES = ("control", "gateway")
+# What the others need first; they end in the opposite order.
+ROLES = ("ledger", "control", "gateway")
 _READY_DEADLINE = 60.0
 _GRACE = 20.0
 _PRIVATE_DIRECTORY = 0o700
 _LOCK = "up.lock"
+_OK = 200
 _FIRST_BACKOFF = 0.2
 _LONGEST_BACKOFF = 5.0
 _log = structlog.get_logger()
@@ -87,7 +89,8 @@ async def _run(
     except asyncio.CancelledError:
         pass
     finally:
-        # The gateway first: the control role then signs the clean end of its log.
+        # The gateway first: the control role then signs the clean end of its log, and the ledger hears
+        # of every use.
         for child in reversed(children):
             await _stop(child)
     return 0
@@ -167,19 +170,7 @@ async def _ready(child: _Child, data: Path, stopping: asyncio.Event) -> None:
 
 async def says_ready(socket: Path) -> bool:
     """Ask a role's admin socket for /readyz; a socket that does not answer is not ready."""
-    try:
-        with socket_address(socket) as address:
-            reader, writer = await asyncio.open_unix_connection(address)
-    except OSError:
-        return False
-    try:
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        status = await asyncio.wait_for(reader.readline(), 2)
-        return b" 200 " in status
-    except (OSError, TimeoutError):
-        return False
-    finally:
-        writer.close()
+    return (await fetched(socket, "/readyz"))[0] == _OK
 
 
 async def _keep(child: _Child, arguments: list[str], data: Path, stopping: asyncio.Event) -> None:

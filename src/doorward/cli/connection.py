@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from doorward.core import errors
-from doorward.directory.peer import socket_address
+from doorward.peer import socket_address
 
 DataOption = Annotated[
     Path, typer.Option("--data", envvar="DOORWARD_DATA", help="The installation's data directory.")

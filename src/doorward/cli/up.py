@@ -28,7 +28,7 @@ def up(
     data: Annotated[
         Path | None, typer.Option("--data", help="Where data lives (DOORWARD_DATA, default .doorward).")
     ] = None,
-    role: Annotated[str, typer.Option(help="all, control or gateway.")] = "all",
+    role: Annotated[str, typer.Option(help="all, control, gateway or ledger.")] = "all",
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run Doorward: gateway, control plane and console, until Ctrl-C."""
@@ -50,8 +50,12 @@ def up(
             from doorward.app.gateway import run_gateway
 
             uvloop.run(run_gateway(settings, lifeline=lifeline))
+        case "ledger":
+            from doorward.app.ledger import run_ledger
+
+            asyncio.run(run_ledger(settings, lifeline=lifeline))
         case _:
-            say(f"doorward: `{role}` is not a role; write all, control or gateway")
+            say(f"doorward: `{role}` is not a role; write all, control, gateway or ledger")
             raise typer.Exit(Exit.USAGE)
 
 

@@ -23,7 +23,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from doorward.core.errors import InvalidConfigError, UnavailableError
-from doorward.directory.peer import socket_address
+from doorward.peer import socket_address
 from doorward.settings import split_listen
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
@@ -69,8 +70,22 @@ class LimitExceeded(Exception):  # noqa: N818 -- a verdict, not a fault
 class LimitStore(Protocol):
     """Count sliding windows exactly. Owner gone: raise UnavailableError (the request is 503)."""
 
-    async def reserve(self, keys: tuple[tuple[str, Limit | Budget], ...]) -> Reservation:
-        """Reserve one use of every (counter key, obligation), all or none; raise LimitExceeded."""
+    async def reserve(self, keys: tuple[tuple[str, Limit | Budget], ...], *, amount: int = 1) -> Reservation:
+        """Reserve for every (counter key, obligation), all or none; raise LimitExceeded.
+
+        A limit is used once. A budget is reserved `amount` of its unit: the most the request can use, if
+        it must never be exceeded; `settle` corrects it.
+        """
+
+
+class Places(Protocol):
+    """Bound what goes on at the same time. Owner gone: raise UnavailableError."""
+
+    async def enter(self, place: str, *, most: int) -> Callable[[], None] | None:
+        """Take one of `most` places of this name; return what gives it up, None if all are taken.
+
+        A process that ends gives up all of its own.
+        """
 
 
 class OneTimeStore(Protocol):

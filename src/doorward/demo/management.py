@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from doorward.core.errors import UnavailableError
-from doorward.directory.peer import socket_address
+from doorward.peer import socket_address
 
 _TIMEOUT = 30.0
 

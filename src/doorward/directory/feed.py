@@ -19,11 +19,11 @@ import msgspec
 import structlog
 from msgspec.structs import replace
 
+from doorward import peer
 from doorward.core.clock import Clock, SystemClock
 from doorward.core.errors import ConflictError, DoorwardError, UnavailableError
 from doorward.core.feed import Bundle, Delta, Known, Message
 from doorward.core.identity import KeyRecord
-from doorward.directory import peer
 
 if TYPE_CHECKING:
     from doorward.directory.administration import Directory

@@ -14,13 +14,13 @@ from aiohttp import web
 
 from doorward.core.errors import InvalidConfigError, UnavailableError
 from doorward.core.wire import UpstreamClient
-from doorward.directory.peer import socket_address
 from doorward.gateway.edge import Edge
 from doorward.gateway.faults import origin_of
 from doorward.gateway.flow import Flow
 from doorward.gateway.metrics import GatewayMetrics
 from doorward.gateway.ports import Point
 from doorward.gateway.streams import OpenAnswers
+from doorward.peer import socket_address
 
 _log = structlog.get_logger()
 _GRACE_SECONDS = 30.0

@@ -9,7 +9,7 @@ from doorward.core.clock import ManualClock
 from doorward.core.errors import UnavailableError
 from doorward.core.obligation import Budget, Limit
 from doorward.core.ports import LimitExceeded
-from doorward.gateway.limits import MemoryLimits
+from support.shared import Shared
 
 FIVE = Limit("p", 5, 60)
 
@@ -21,7 +21,7 @@ def clock():
 
 @pytest.fixture
 def limits(clock):
-    return MemoryLimits(clock)
+    return Shared(clock)
 
 
 async def use(limits, key="a", obligation=FIVE):
@@ -110,7 +110,7 @@ async def test_two_hundred_at_once_on_fifty_pass_exactly_fifty(limits):
 
 
 async def test_memory_is_bounded_and_no_room_refuses(clock):
-    limits = MemoryLimits(clock, max_windows=3)
+    limits = Shared(clock, max_windows=3)
     for name in "abc":
         await use(limits, name)
     with pytest.raises(UnavailableError):
