@@ -7,9 +7,9 @@ from doorward.core.onetime import MemoryOneTime
 from doorward.core.ports import LimitExceeded
 from doorward.ledger.account import Account
 from doorward.ledger.book import Book, Nothing
-from doorward.ledger.reservation import Held
 from doorward.ledger.entries import Leased, Reported
 from doorward.ledger.messages import Wanted
+from doorward.ledger.reservation import Held
 
 ME = "test"
 

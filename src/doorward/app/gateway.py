@@ -14,8 +14,8 @@ import structlog
 
 from doorward import telemetry
 from doorward.app import certificates
-from doorward.app.naming import audience_of, authorization_servers_of, listen_url_of
 from doorward.app.ledger import SOCKET
+from doorward.app.naming import audience_of, authorization_servers_of, listen_url_of
 from doorward.app.supervisor import prepare_data, set_when_asked
 from doorward.audit.writer import AuditWriter
 from doorward.core.clock import Clock, SystemClock

@@ -7,7 +7,6 @@ a second, nothing is used; it heals by itself, and accounts then for everything 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -15,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-import msgspec
 import structlog
 
 from doorward import peer

@@ -21,9 +21,7 @@ _decoder = msgspec.msgpack.Decoder(said.FromOwner)
 class Link(asyncio.Protocol):
     """The connection to the owner, which must run under our own uid."""
 
-    def __init__(
-        self, heard: Callable[[said.FromOwner], None], lost: asyncio.Future[None]
-    ) -> None:
+    def __init__(self, heard: Callable[[said.FromOwner], None], lost: asyncio.Future[None]) -> None:
         """Tell `heard` every message; `lost` fails when the connection ends."""
         self._heard, self._lost = heard, lost
         self._frames = Frames()
