@@ -1,33 +1,34 @@
-"""Connections to the protected systems (aiohttp client): one fixed host each, bytes as they are.
+"""Connections to the protected systems: one fixed host each, bytes as they are.
 
-No redirects, no proxies from the environment, no cookies, no decompression, no retries of anything
-that may have been sent. On failure: UnavailableError, answered 502 or 504.
+No redirects, no proxies from the environment, no cookies, no decompression; repeated is only what
+reads, and only when a kept connection turned out to be closed. On failure: UnavailableError (502, 504).
 """
 
 from __future__ import annotations
 
-import asyncio
+import re
 import ssl
-from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
-
-import aiohttp
-from yarl import URL
 
 from doorward.core.errors import InvalidConfigError, UnavailableError
 from doorward.core.wire import UpstreamRequest
 from doorward.gateway.faults import UnreachableError
+from doorward.http1.budget import UNBOUNDED, Budget
+from doorward.http1.heads import lines
+from doorward.http1.link import Link, LinkLostError, UnsentError
+from doorward.http1.pool import Origin, Pool, UnconnectedError
+from doorward.http1.reply import Reply
 from doorward.settings import MtlsCredentialHolder, UpstreamSettings, is_loopback
 
 _CONNECT_SECONDS = 5.0
-# Shorter than the idle time of the usual servers (uvicorn: 5 s): a pooled connection is dropped by us
-# before it goes stale, because a request on a stale one could not be repeated without risk.
-_IDLE_SECONDS = 4.0
 _MAX_CONNECTIONS = 512
-_READ_BYTES = 64 * 1024
-_MAX_HEADER_BYTES = 32 * 1024
 _UNIX_HOST = "localhost"
+# Only what changes nothing may be sent twice (RFC 9110 §9.2.1).
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+_FRAMING = frozenset({"host", "content-length", "transfer-encoding", "connection"})
+_TARGET = re.compile(r"/[!-~]*")
 
 
 def host_of(url: str) -> str:
@@ -95,122 +96,103 @@ def tls_context(settings: UpstreamSettings, base: Path = Path()) -> ssl.SSLConte
 class HttpUpstream:
     """Speak HTTP/1.1 to one upstream over pooled connections."""
 
-    def __init__(self, settings: UpstreamSettings, *, timeout: float, base: Path = Path()) -> None:
-        """Check the settings; connect on first use. `timeout` bounds the wait for each answer, in seconds."""
-        self._settings = settings
-        self._timeout = timeout
-        self._unix = settings.url.removeprefix("unix:") if settings.url.startswith("unix:") else None
-        self._ssl: ssl.SSLContext | bool = True
-        if self._unix is None:
-            parts = _checked(settings)
-            self._origin = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-            if parts.scheme == "https":
-                self._ssl = tls_context(settings, base)
-        else:
-            self._origin = f"http://{_UNIX_HOST}"
-        self._session: aiohttp.ClientSession | None = None
+    def __init__(
+        self,
+        settings: UpstreamSettings,
+        *,
+        timeout: float,
+        base: Path = Path(),
+        budget: Budget | None = None,
+        connect_timeout: float = _CONNECT_SECONDS,
+    ) -> None:
+        """Check the settings; connect on first use.
 
-    async def send(self, request: UpstreamRequest) -> HttpAnswer:
+        `timeout` bounds each wait for the upstream and `connect_timeout` a connection, in seconds;
+        `budget` counts the bytes of answers that wait to be read.
+        """
+        self._name, self._timeout, self._connect_timeout = settings.name, timeout, connect_timeout
+        self._budget = budget or Budget(UNBOUNDED)
+        if settings.url.startswith("unix:"):
+            self._origin, self._prefix = Origin(unix=settings.url.removeprefix("unix:")), ""
+        else:
+            parts = _checked(settings)
+            secure = parts.scheme == "https"
+            port = parts.port or (443 if secure else 80)
+            tls = tls_context(settings, base) if secure else None
+            self._origin = Origin(parts.hostname or "", port, tls=tls)
+            self._prefix = parts.path.rstrip("/")
+        self._host = host_of(settings.url)
+        self._pool: Pool | None = None
+
+    async def send(self, request: UpstreamRequest) -> Reply:
         """Send and return once the answer's head is there.
 
         Raises UnreachableError if no connection could be made, UnavailableError for every other failure.
         """
         try:
-            return HttpAnswer(await self._try(request), self._settings.name)
-        except aiohttp.ClientConnectorError as reason:
+            return await self._exchanged(request, self._head(request))
+        except UnconnectedError as reason:
             raise UnreachableError(
-                f"upstream `{self._settings.name}` cannot be reached",
-                hint="Ask your operator whether it runs.",
-            ) from reason
-        except TimeoutError as reason:
-            raise UnavailableError(
-                f"upstream `{self._settings.name}` did not answer in time", code="upstream_timeout"
-            ) from reason
-        except (aiohttp.ClientError, OSError, ValueError) as reason:
-            raise UnavailableError(
-                f"upstream `{self._settings.name}` failed before it answered", code="upstream_unavailable"
+                f"upstream `{self._name}` cannot be reached", hint="Ask your operator whether it runs."
             ) from reason
 
-    async def _try(self, request: UpstreamRequest) -> aiohttp.ClientResponse:
-        headers = [(name, value) for name, value in request.headers if name.lower() != "host"]
-        if request.content_length is not None:
+    def _head(self, request: UpstreamRequest) -> bytes:
+        """Write the head; the bytes that were authorised are the bytes sent."""
+        headers = [("Host", self._host)]
+        headers += [pair for pair in request.headers if pair[0].lower() not in _FRAMING]
+        body = request.body
+        if isinstance(body, bytes):
+            headers.append(("Content-Length", str(len(body))))
+        elif body is None:
+            if request.method not in _BODILESS:
+                headers.append(("Content-Length", "0"))
+        elif request.content_length is not None:
             headers.append(("Content-Length", str(request.content_length)))
-        # `encoded`: the bytes that were authorised are the bytes sent.
-        url = URL(self._origin + request.target, encoded=True)
-        return await self._opened().request(
-            request.method,
-            url,
-            headers=headers,
-            data=request.body,
-            allow_redirects=False,
+        else:
+            headers.append(("Transfer-Encoding", "chunked"))
+        target = self._prefix + request.target
+        if _TARGET.fullmatch(target) is None:
+            raise _unsendable(self._name)
+        try:
+            return lines(f"{request.method} {target} HTTP/1.1", headers)
+        except ValueError:
+            raise _unsendable(self._name) from None
+
+    async def _exchanged(self, request: UpstreamRequest, head: bytes) -> Reply:
+        pool = self._opened()
+        repeatable = request.method in _SAFE and (request.body is None or isinstance(request.body, bytes))
+        link, used = await pool.take()
+        try:
+            return await self._over(link, request, head)
+        except LinkLostError as lost:
+            if not used or not (repeatable or isinstance(lost, UnsentError)):
+                raise
+        # The other server had closed a connection we kept. Nothing came back, and nothing was changed.
+        link, _ = await pool.take(fresh=True)
+        return await self._over(link, request, head)
+
+    async def _over(self, link: Link, request: UpstreamRequest, head: bytes) -> Reply:
+        return await link.exchange(
+            request.method, head, request.body, length=request.content_length, patience=self._timeout
         )
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=self._connector(),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                trust_env=False,
-                raise_for_status=False,
-                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=_CONNECT_SECONDS, sock_read=self._timeout
-                ),
-                read_bufsize=_READ_BYTES,
-                max_line_size=_MAX_HEADER_BYTES,
-                max_field_size=_MAX_HEADER_BYTES,
+    def _opened(self) -> Pool:
+        if self._pool is None:
+            self._pool = Pool(
+                self._origin,
+                self._name,
+                budget=self._budget,
+                limit=_MAX_CONNECTIONS,
+                connect_seconds=self._connect_timeout,
             )
-            # aiohttp repeats idempotent requests that may already have been carried out; we do not.
-            self._session._retry_connection = False  # noqa: SLF001 -- there is no public switch
-        return self._session
-
-    def _connector(self) -> aiohttp.BaseConnector:
-        if self._unix is not None:
-            return aiohttp.UnixConnector(
-                path=self._unix, limit=_MAX_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS
-            )
-        return aiohttp.TCPConnector(
-            limit=_MAX_CONNECTIONS, keepalive_timeout=_IDLE_SECONDS, ssl=self._ssl, ttl_dns_cache=60
-        )
+        return self._pool
 
     async def close(self) -> None:
         """Close pooled connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._pool is not None:
+            await self._pool.close()
+            self._pool = None
 
 
-class HttpAnswer:
-    """An upstream's answer whose body is read as it arrives."""
-
-    def __init__(self, response: aiohttp.ClientResponse, name: str) -> None:
-        """Take an answer whose head has arrived."""
-        self._response = response
-        self._name = name
-        self.status = response.status
-        self.headers = [
-            (key.decode("ascii", "replace"), value.decode("utf-8", "surrogateescape"))
-            for key, value in response.raw_headers
-        ]
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body; raise UnavailableError if the upstream breaks off or stalls."""
-        try:
-            async for chunk in self._response.content.iter_any():
-                yield chunk
-        except (TimeoutError, asyncio.IncompleteReadError) as reason:
-            raise UnavailableError(
-                f"upstream `{self._name}` stalled in the middle of its answer", code="upstream_timeout"
-            ) from reason
-        except (aiohttp.ClientError, OSError, ValueError) as reason:
-            raise UnavailableError(
-                f"upstream `{self._name}` broke off its answer", code="upstream_unavailable"
-            ) from reason
-
-    async def close(self) -> None:
-        """Give the connection back if the body was read to its end, else drop it."""
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
+def _unsendable(name: str) -> UnavailableError:
+    return UnavailableError(f"the request for upstream `{name}` cannot be written", code="internal")
