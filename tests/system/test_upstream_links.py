@@ -69,7 +69,7 @@ async def scripted(*answers, patience=2.0, budget=None, **options):
             writer.close()
 
 
-async def ask(client, method="GET", body=None, *, headers=(), length=None, target="/x"):
+async def ask(client, method="GET", body=None, *, headers=(), length=None, target="/x"):  # noqa: PLR0913 -- a request
     answer = await client.send(
         UpstreamRequest(method=method, target=target, headers=list(headers), body=body, content_length=length)
     )
