@@ -56,7 +56,7 @@ async def test_every_bound_must_hold(stage: Any) -> None:
 async def test_a_bound_allows_nothing_that_policies_deny(stage: Any) -> None:
     stage.authenticator.caller = bound(Bounds(("invoke",), ("llm",), (MODEL,)))
     answer, _ = await stage.play()
-    assert (answer.status, stage.log.records[0].determining) == (403, ())
+    assert (answer.status, stage.log.records[0].determining) == (403, ("forbid-it",))
 
 
 async def test_what_is_hidden_stays_hidden_behind_a_bound(stage: Any) -> None:

@@ -107,6 +107,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         test_minting=settings.identity.test_minting,
         nonces=Nonces(shared_key(settings.data), clock) if settings.identity.dpop_nonce else None,
         uses=uses,
+        resolve=settings.resolve,
         addresses=(listen_url_of(settings),),
     )
     async with (

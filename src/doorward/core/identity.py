@@ -54,7 +54,7 @@ class Caller(msgspec.Struct, frozen=True):
     `bounds` are the credential's own, an upper bound of whatever policies allow.
     `shown_by` says what a bound token was shown with: `dpop`, `certificate`, or nothing.
     `vouched_by` and `vouched_at` say who stated acr, mfa_at and signed_in_at, and when;
-    from `vouched_until` on they count as unknown.
+    from `vouched_until` on they count as unknown. Of an `introspected` token its issuer is asked again.
     """
 
     principal: EntityUid
@@ -77,6 +77,7 @@ class Caller(msgspec.Struct, frozen=True):
     vouched_by: str = ""
     vouched_at: datetime | None = None
     vouched_until: datetime | None = None
+    introspected: bool = False
 
     def as_vouched(self, now: datetime) -> Caller:
         """Return the caller with what is known of the sign-in now: past its time, nothing is."""

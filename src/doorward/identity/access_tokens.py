@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from doorward.core.clock import Clock
 from doorward.core.errors import InvalidConfigError
 from doorward.identity import claims
 from doorward.identity.claims import VerifiedToken
+from doorward.identity.introspection import Introspector
 from doorward.identity.issuer_keys import FedKeys, Fetch, FetchedKeys, KeySource
 from doorward.identity.key_sets import ALGORITHMS, signature_holds
 from doorward.identity.strict_jose import SignedParts, TokenFaultError, take_apart
@@ -23,6 +24,7 @@ _TYPES = frozenset({"at+jwt", "application/at+jwt"})
 _FORBIDDEN = frozenset({"crit", "jwk", "jku", "x5u", "x5c", "b64", "zip", "enc"})
 _LOCAL_ALGORITHMS = frozenset({"ES256"})
 _MAX_KID = 256
+_DOTS_OF_A_JWT = 2
 CACHE_SECONDS = 300.0
 
 
@@ -46,7 +48,7 @@ class TrustedIssuer(msgspec.Struct, frozen=True):
 class TokenVerifier:
     """Turn the text of an access token into what it verifiably says."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- what the composition root wires, by name
         self,
         issuers: Sequence[IssuerSettings],
         *,
@@ -54,13 +56,24 @@ class TokenVerifier:
         audience: str,
         clock: Clock,
         fetch: Fetch,
+        introspectors: Callable[[IssuerSettings, FetchedKeys], Introspector | None] = lambda _issuer, _keys: (
+            None
+        ),
     ) -> None:
-        """Trust exactly these issuers; raise InvalidConfigError for one that cannot be trusted."""
+        """Trust exactly these issuers; raise InvalidConfigError for one that cannot be trusted.
+
+        `introspectors` makes what asks an issuer about its opaque tokens, None for one that has none.
+        """
         self._clock, self._local, self._audience = clock, local, audience
         self._trusted = {setting.issuer: _trusted(setting, clock, fetch) for setting in issuers}
         if len(self._trusted) != len(issuers):
             raise InvalidConfigError("one issuer is configured twice", hint="Keep one [[issuer]] for each.")
         self._cache = TokenCache()
+        self._introspectors = _by_prefix(
+            introspectors(setting, keys)
+            for setting in issuers
+            if isinstance(keys := self._trusted[setting.issuer].keys, FetchedKeys)
+        )
 
     def cached(self, text: str, *, now: datetime) -> Kept | None:
         """Return, without waiting, a token that verified and still would; None: ask `verify`.
@@ -77,6 +90,11 @@ class TokenVerifier:
 
     async def verify(self, text: str) -> Kept:
         """Return what the token says; raise TokenFaultError with the reason for the record."""
+        # 0. What is no JWT may be an opaque token: only the issuer it can be of is asked.
+        if text.count(".") != _DOTS_OF_A_JWT and (asked := self._introspector_of(text)) is not None:
+            kept = await asked.verify(text)
+            self._cache.put(text, kept)
+            return kept
         # 1-3. Size, shape, strict base64url and JSON.
         parts = take_apart(text)
         # 4. The header is that of an access token and brings nothing of its own.
@@ -110,8 +128,18 @@ class TokenVerifier:
             return TrustedIssuer(name, self._audience, self._local, _LOCAL_ALGORITHMS, local=True, leeway=0)
         return self._trusted.get(name)
 
+    def stands(self, issuer: str, credential: str) -> bool:
+        """Return, without waiting, whether an opaque token that let somebody in still counts."""
+        asked = next((one for one in self._introspectors if one.issuer == issuer), None)
+        return asked is not None and asked.stands(credential)
+
+    def _introspector_of(self, text: str) -> Introspector | None:
+        return next((one for one in self._introspectors if text.startswith(one.prefix)), None)
+
     async def close(self) -> None:
         """Stop refreshes that are under way."""
+        for introspector in self._introspectors:
+            await introspector.close()
         for issuer in self._trusted.values():
             if isinstance(issuer.keys, FetchedKeys):
                 await issuer.keys.close()
@@ -127,6 +155,18 @@ class TokenVerifier:
             local=issuer.local,
             max_age=issuer.max_age,
         )
+
+
+def _by_prefix(found: Iterable[Introspector | None]) -> tuple[Introspector, ...]:
+    """Order issuers so that the longest prefix is tried first; raise InvalidConfigError for an equal two."""
+    known = sorted((one for one in found if one is not None), key=lambda one: -len(one.prefix))
+    prefixes = [one.prefix for one in known]
+    if len(set(prefixes)) != len(prefixes):
+        raise InvalidConfigError(
+            "two issuers have opaque tokens that begin alike",
+            hint="Give each `introspection` the `prefix` of its tokens: nobody else may see them.",
+        )
+    return tuple(known)
 
 
 def check_header(header: dict[str, Any]) -> tuple[str | None, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,13 +17,16 @@ from doorward.core.ports import CredentialRegistry, OneTimeStore
 from doorward.core.wire import Peer, Request
 from doorward.identity import api_keys, credential, refusals, sigv4
 from doorward.identity.access_tokens import TokenVerifier
+from doorward.identity.client_authentication import authentication_of
 from doorward.identity.credential import Kind
 from doorward.identity.dpop import ProofVerifier
 from doorward.identity.fetching import HttpFetcher
-from doorward.identity.issuer_keys import FedKeys, Fetch
+from doorward.identity.introspection import Introspector, Post
+from doorward.identity.issuer_keys import FedKeys, Fetch, FetchedKeys
 from doorward.identity.last_use import LastUses
 from doorward.identity.nonces import Nonces
 from doorward.identity.own_addresses import OwnAddresses
+from doorward.identity.standing import Standing
 from doorward.identity.token_callers import TokenCallers
 from doorward.settings import IssuerSettings
 
@@ -42,6 +45,8 @@ class Authenticator:
         one_time: OneTimeStore,
         test_minting: bool = False,
         fetch: Fetch | None = None,
+        post: Post | None = None,
+        resolve: Callable[[Path], Path] = Path,
         nonces: Nonces | None = None,
         uses: LastUses | None = None,
         addresses: Sequence[str] = (),
@@ -51,7 +56,8 @@ class Authenticator:
         `audience` is what the local issuer's tokens must be for; other issuers have their own.
         `one_time` is shared by every process that lets callers in. `addresses` are further URLs this
         gateway is known by, `nonces` makes DPoP proofs hold one of ours, `uses` remembers the keys' uses.
-        Raises InvalidConfigError for an issuer that cannot be trusted.
+        `resolve` finds files that the settings name. Raises InvalidConfigError for an issuer that cannot
+        be trusted.
         """
         self._registry, self._clock = registry, clock
         self._one_time = one_time
@@ -59,8 +65,14 @@ class Authenticator:
         self._local = FedKeys(local_issuer_jwks)
         self._fetcher = HttpFetcher()
         self._verifier = TokenVerifier(
-            issuers, local=self._local, audience=audience, clock=clock, fetch=fetch or self._fetcher
+            issuers,
+            local=self._local,
+            audience=audience,
+            clock=clock,
+            fetch=fetch or self._fetcher,
+            introspectors=self._introspector(post or self._fetcher.post, resolve),
         )
+        self._standing = Standing(self._verifier, local_issuer=lambda: self._local.issuer)
         own = OwnAddresses((audience, *addresses, *(issuer.audience for issuer in issuers)))
         self._tokens = TokenCallers(
             self._verifier,
@@ -69,6 +81,17 @@ class Authenticator:
             clock=clock,
             test_minting=test_minting,
         )
+
+    def _introspector(
+        self, post: Post, resolve: Callable[[Path], Path]
+    ) -> Callable[[IssuerSettings, FetchedKeys], Introspector | None]:
+        def made(settings: IssuerSettings, keys: FetchedKeys) -> Introspector | None:
+            if settings.introspection is None:
+                return None
+            own = authentication_of(settings.introspection, clock=self._clock, resolve=resolve)
+            return Introspector(settings, keys=keys, authentication=own, post=post, clock=self._clock)
+
+        return made
 
     async def authenticate(self, request: Request) -> Caller:
         """Return the verified caller of a request.
@@ -94,12 +117,7 @@ class Authenticator:
 
     def still_valid(self, caller: Caller) -> bool:
         """Return whether what let a caller in still would, at this moment, without waiting."""
-        registry, now = self._registry(), self._clock.now()
-        if caller.expires is not None and now >= caller.expires:
-            return False
-        if not registry.is_active(caller.principal):
-            return False
-        return self._credential_stands(caller, registry, now) and _device_stands(caller, registry, now)
+        return self._standing.holds(caller, self._registry(), self._clock.now())
 
     async def close(self) -> None:
         """Stop fetching and close connections to issuers."""
@@ -174,23 +192,6 @@ class Authenticator:
             )
         return msgspec.structs.replace(caller, device=device, device_proven=True, certificate=fingerprint)
 
-    # Open streams
-
-    def _credential_stands(self, caller: Caller, registry: CredentialRegistry, now: datetime) -> bool:
-        match caller.method:
-            case Method.CERTIFICATE:
-                return caller.certificate is not None
-            case Method.TOKEN:
-                if registry.token_revoked(caller.credential):
-                    return False
-                if caller.issuer == self._local.issuer:
-                    return True
-                return registry.principal_of(caller.issuer, caller.subject) == caller.principal
-        record = registry.key_by_id(caller.credential)
-        if record is None or record.subject != caller.principal:
-            return False
-        return record.expires is None or now < record.expires
-
     def _refusal(self, method: str) -> Callable[[str], Exception]:
         match method:
             case Method.TOKEN:
@@ -198,13 +199,3 @@ class Authenticator:
             case Method.CERTIFICATE:
                 return refusals.certificate_refused
         return refusals.key_refused
-
-
-def _device_stands(caller: Caller, registry: CredentialRegistry, now: datetime) -> bool:
-    if caller.device is None:
-        return True
-    if not registry.is_active(caller.device):
-        return False
-    if caller.certificate is None:
-        return not caller.device_proven or caller.minted
-    return registry.device_of_certificate(caller.certificate, now) == caller.device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 import aiohttp
@@ -25,14 +26,17 @@ class HttpFetcher:
         try:
             # A redirect could lead off TLS or to an inside address, so it counts as a failure.
             async with self._opened().get(url, allow_redirects=False) as answer:
-                if answer.status != HTTPStatus.OK or "Content-Encoding" in answer.headers:
-                    raise UnavailableError(f"{url} answered {answer.status}")
-                body = bytearray()
-                async for chunk in answer.content.iter_chunked(16 * 1024):
-                    body += chunk
-                    if len(body) > MAX_DOCUMENT:
-                        raise UnavailableError(f"{url} answered more than {MAX_DOCUMENT} bytes")
-                return bytes(body)
+                return await _bounded(answer, url)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as reason:
+            raise UnavailableError(f"{url} cannot be reached ({type(reason).__name__})") from reason
+
+    async def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str]) -> tuple[str, bytes]:
+        """Send a form; return the type and body of a 200 answer, raise UnavailableError for anything else."""
+        try:
+            async with self._opened().post(
+                url, data=dict(form), headers=dict(headers), allow_redirects=False
+            ) as answer:
+                return answer.content_type, await _bounded(answer, url)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as reason:
             raise UnavailableError(f"{url} cannot be reached ({type(reason).__name__})") from reason
 
@@ -52,3 +56,14 @@ class HttpFetcher:
                 connector=aiohttp.TCPConnector(limit=8),
             )
         return self._session
+
+
+async def _bounded(answer: aiohttp.ClientResponse, url: str) -> bytes:
+    if answer.status != HTTPStatus.OK or "Content-Encoding" in answer.headers:
+        raise UnavailableError(f"{url} answered {answer.status}")
+    body = bytearray()
+    async for chunk in answer.content.iter_chunked(16 * 1024):
+        body += chunk
+        if len(body) > MAX_DOCUMENT:
+            raise UnavailableError(f"{url} answered more than {MAX_DOCUMENT} bytes")
+    return bytes(body)

@@ -78,6 +78,7 @@ class FetchedKeys:
         _check_url(issuer, plain_allowed=True)
         self._issuer, self._fetch, self._clock, self._ttl = issuer, fetch, clock, ttl
         self._keys = KeySet()
+        self._metadata: dict[str, Any] = {}
         self._fetched: float | None = None
         self._attempted: float | None = None
         self._flight: asyncio.Task[None] | None = None
@@ -107,6 +108,19 @@ class FetchedKeys:
         if age >= self._ttl / 2:
             self._refresh_early()
         return self._keys
+
+    async def endpoint(self, name: str) -> str:
+        """Return an endpoint from the issuer's metadata; raise UnavailableError if there is none to use."""
+        if not self._current():
+            await self._refresh(RETRY_INTERVAL)
+        if not self._current():
+            raise UnavailableError(f"{self._issuer} cannot be reached")
+        self._refresh_early()
+        url = self._metadata.get(name)
+        if not isinstance(url, str):
+            raise UnavailableError(f"{self._issuer} names no {name}")
+        _check_url(url, plain_allowed=urlsplit(self._issuer).scheme == "http")
+        return url
 
     async def close(self) -> None:
         """Stop a refresh that is under way."""
@@ -143,15 +157,15 @@ class FetchedKeys:
     async def _load_once(self) -> None:
         started = self._clock.monotonic()
         try:
-            keys = await self._load()
+            metadata, keys = await self._load()
         except (DoorwardError, TokenFaultError) as reason:
             _log.warning("issuer_keys_not_refreshed", issuer=self._issuer, reason=str(reason))
             return
         if not keys.same_as(self._keys):
             self._keys = keys
-        self._fetched = started
+        self._metadata, self._fetched = metadata, started
 
-    async def _load(self) -> KeySet:
+    async def _load(self) -> tuple[dict[str, Any], KeySet]:
         metadata = await self._discover()
         # RFC 8414, 3.3: the metadata must be about exactly the issuer we asked for (mix-up defence).
         if metadata.get("issuer") != self._issuer:
@@ -163,7 +177,7 @@ class FetchedKeys:
         keys = read_key_set(read_object(await self._fetch(location)))
         if not keys.keys:
             raise TokenFaultError("issuer_has_no_usable_key")
-        return keys
+        return metadata, keys
 
     async def _discover(self) -> dict[str, Any]:
         parts = urlsplit(self._issuer)

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
+from typing import Protocol
 
 import msgspec
 
 from doorward.core.identity import Caller
 from doorward.core.ports import CredentialRegistry
 from doorward.identity.claims import VerifiedToken
-from doorward.identity.issuer_keys import KeySource
 from doorward.identity.key_sets import KeySet
 
 ENTRIES = 4096
 _LONG = 2048  # characters; a longer token is kept by the SHA-256 of all of it
 
 
+class Source(Protocol):
+    """What a token was verified by."""
+
+    def current(self) -> KeySet:
+        """Return, without waiting, the keys that count now: the same object for as long as none changes."""
+
+
 class Kept(msgspec.Struct):
     """A token that verified, and what must still be as it was.
 
     `keys` are the ones it was verified with, `until` is on the monotonic clock. `caller` is who it
-    stood for in `registry`, if that hung on nothing but the token.
+    stood for in `registry`, if that hung on nothing but the token. Of an `introspected` one only its
+    issuer knows whether it was revoked.
     """
 
     token: VerifiedToken
-    source: KeySource
+    source: Source
     keys: KeySet
     until: float
     caller: Caller | None = None
     registry: CredentialRegistry | None = None
+    introspected: bool = False
 
     def stands(self, *, now: datetime, monotonic: float) -> bool:
         """Return whether the token may still be taken as verified."""

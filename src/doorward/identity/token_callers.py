@@ -71,7 +71,7 @@ class TokenCallers:
         principal = token.principal or registry.principal_of(token.issuer, token.subject)
         if principal is None:
             raise refusals.not_linked(bound=bound)
-        caller = self._caller(token, principal, registry, shown_by)
+        caller = self._caller(kept, principal, registry, shown_by)
         # 2.6 Whoever it is, is active now.
         if not registry.is_active(principal):
             raise refusals.token_refused("subject_inactive", bound=bound)
@@ -102,8 +102,9 @@ class TokenCallers:
         return "dpop"
 
     def _caller(
-        self, token: VerifiedToken, principal: EntityUid, registry: CredentialRegistry, shown_by: str
+        self, kept: Kept, principal: EntityUid, registry: CredentialRegistry, shown_by: str
     ) -> Caller:
+        token = kept.token
         caller = Caller(
             principal=principal,
             credential=token.jti,
@@ -120,6 +121,7 @@ class TokenCallers:
             vouched_by=token.issuer,
             vouched_at=token.issued,
             vouched_until=token.vouched_until,
+            introspected=kept.introspected,
         )
         return self._with_test_claims(caller, token, registry) if self._test_minting else caller
 

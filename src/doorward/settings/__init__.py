@@ -7,6 +7,7 @@ from doorward.settings.sections import (
     GatewaySettings,
     HeaderCredential,
     IdentitySettings,
+    IntrospectionSettings,
     IssuerSettings,
     KeysSettings,
     MtlsCredential,
@@ -25,7 +26,8 @@ from doorward.settings.sections import (
 
 __all__ = [
     "CONFIG_NAME", "AuditSettings", "ControlSettings", "GatewaySettings", "HeaderCredential",
-    "IdentitySettings", "IssuerSettings", "KeysSettings", "MtlsCredential", "MtlsCredentialHolder",
-    "PoliciesSettings", "S3Credential", "S3CredentialHolder", "Settings", "TlsSettings",
+    "IdentitySettings", "IntrospectionSettings", "IssuerSettings", "KeysSettings", "MtlsCredential",
+    "MtlsCredentialHolder", "PoliciesSettings", "S3Credential", "S3CredentialHolder", "Settings",
+    "TlsSettings",
     "UpstreamCredential", "UpstreamKind", "UpstreamSettings", "is_loopback", "load", "split_listen",
 ]  # fmt: skip

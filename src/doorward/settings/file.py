@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from doorward.core.errors import InvalidConfigError
 from doorward.settings.sections import (
     HeaderCredential,
+    IntrospectionSettings,
     IssuerSettings,
     MtlsCredential,
     S3Credential,
@@ -110,6 +111,7 @@ def _fields_at(where: tuple[int | str, ...]) -> set[str]:
             **{name: field.annotation for name, field in model.model_fields.items()},
             "upstream": UpstreamSettings,
             "issuer": IssuerSettings,
+            "introspection": IntrospectionSettings,
             "credential": HeaderCredential,
             "s3": S3Credential,
             "mtls": MtlsCredential,

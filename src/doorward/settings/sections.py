@@ -229,6 +229,28 @@ class UpstreamSettings(Section):
     weights_prefixes: tuple[str, ...] = ()
 
 
+class IntrospectionSettings(Section):
+    """How opaque tokens of an issuer are asked for (RFC 7662): as which client, and how long it is believed.
+
+    `client_key` (PEM, 0600) signs assertions (`private_key_jwt`), else `client_secret` is sent. `cache` is
+    in seconds: so long may a revoked token still open. `signed` demands RFC 9701 answers. Where several
+    issuers have opaque tokens, `prefix` says whose a token is: nobody else is asked about it.
+    """
+
+    client_id: str
+    client_secret: Secret | None = Field(default=None, repr=False)
+    client_key: Path | None = None
+    cache: Annotated[float, Field(ge=0, le=300)] = 30.0
+    signed: bool = False
+    prefix: str = ""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.client_secret is None) == (self.client_key is None):
+            raise ValueError("introspection needs exactly one of client_key and client_secret")
+        return self
+
+
 class IssuerSettings(Section):
     """An identity provider whose access tokens are accepted (RFC 9068).
 
@@ -243,6 +265,7 @@ class IssuerSettings(Section):
     algorithms: tuple[str, ...] = ("RS256", "PS256", "ES256", "EdDSA")
     jwks_ttl: float = 300.0
     max_age: int = 86_400
+    introspection: IntrospectionSettings | None = None
 
 
 class IdentitySettings(Section):
