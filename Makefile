@@ -65,7 +65,7 @@ $(MODEL): $(STAMP) requirements/model.txt
 
 setup-system: ## Debian packages that tests and benchmarks use (Chromium, nginx, wrk); needs root
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium nginx-light wrk
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium nginx-light softhsm2 wrk
 
 lock: ## pin every dependency by hash again
 	$(BIN)/python requirements/lock.py

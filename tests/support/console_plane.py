@@ -150,7 +150,7 @@ async def running(  # noqa: PLR0913 -- what a test may set
     custodian, authority = nothing, nothing
     if issues or secure:
         custodian = Custodian.open("file:keys", data)
-        authority = DeviceAuthority(custodian, clock.now())
+        authority = DeviceAuthority(custodian, clock)
         if secure:
             certificates.issue(settings, authority, clock)
             tls = certificates.context(settings, certificates.CONTROL)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from doorward.core.clock import ManualClock
 from doorward.core.errors import InvalidConfigError
 from doorward.identity.custody import Custodian
 from doorward.identity.device_authority import DeviceAuthority, Enrolment
@@ -28,7 +29,7 @@ NOW = datetime.now(UTC)
 
 @pytest.fixture
 def authority(tmp_path: Path) -> DeviceAuthority:
-    return DeviceAuthority(Custodian.open("file:keys", tmp_path), NOW)
+    return DeviceAuthority(Custodian.open("file:keys", tmp_path), ManualClock(NOW))
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def _self_made(authority: DeviceAuthority, files: TlsFiles, path: Path) -> None:
 def _of_another_installation(authority: DeviceAuthority, files: TlsFiles, path: Path) -> None:
     del authority, files
     (path.parent / "other").mkdir()
-    other = DeviceAuthority(Custodian.open("file:keys", path.parent / "other"), NOW)
+    other = DeviceAuthority(Custodian.open("file:keys", path.parent / "other"), ManualClock(NOW))
     enrolment = other.enrol("laptop-7", now=NOW)
     assert enrolment.key is not None
     path.write_text(enrolment.certificate + enrolment.key.reveal())
@@ -165,7 +166,7 @@ def test_a_certificate_that_does_not_verify_gets_no_connection(
 
 def test_a_client_of_another_authority_does_not_trust_us(files: TlsFiles, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    other = DeviceAuthority(Custodian.open("file:keys", tmp_path / "other"), NOW)
+    other = DeviceAuthority(Custodian.open("file:keys", tmp_path / "other"), ManualClock(NOW))
     with pytest.raises(ssl.SSLCertVerificationError):
         handshake(server_context(files), client_context(other.ca_pem, tmp_path))
 

@@ -10,14 +10,16 @@ from urllib.parse import urlsplit
 import structlog
 
 from doorward.core.clock import Clock
-from doorward.core.errors import UnavailableError
+from doorward.core.errors import InvalidConfigError, UnavailableError
 from doorward.identity.device_authority import DeviceAuthority
 from doorward.identity.tls import TlsFiles, files_of, reload, server_context
 from doorward.settings import Settings, split_listen
 
 CONTROL = "control"
 GATEWAY = "gateway"
-_LOOK_EVERY = 3600.0
+_ISSUE_EVERY = 3600.0
+# A rotated CA must be trusted before the first certificate it signs is shown.
+_LOOK_EVERY = 1.0
 _PATIENCE, _LOOK_AGAIN = 60.0, 0.05
 _log = structlog.get_logger()
 
@@ -63,7 +65,7 @@ async def issued(settings: Settings, role: str) -> None:
 async def keep_issued(settings: Settings, authority: DeviceAuthority, clock: Clock) -> None:
     """Renew certificates in time, until cancelled (control role)."""
     while True:
-        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.sleep(_ISSUE_EVERY)
         await asyncio.to_thread(issue, settings, authority, clock)
 
 
@@ -71,14 +73,27 @@ async def keep_loaded(served: ssl.SSLContext | None, chosen: TlsFiles | None) ->
     """Serve a renewed certificate to new connections, until cancelled."""
     if served is None or chosen is None:
         return
-    seen = _stamp(chosen.cert)
+    seen = _stamps(chosen)
     while True:
         await asyncio.sleep(_LOOK_EVERY)
-        if (now := _stamp(chosen.cert)) != seen:
+        if (now := _stamps(chosen)) == seen:
+            continue
+        try:
             reload(served, chosen)
-            seen = now
+        except InvalidConfigError as reason:
+            # The old certificate serves on; a half-written pair of files is whole at the next look.
+            _log.error("certificate_not_reloaded", reason=reason.message)
+        else:
             _log.info("certificate_reloaded", file=str(chosen.cert))
+        seen = now
+
+
+def _stamps(chosen: TlsFiles) -> tuple[int, ...]:
+    return tuple(_stamp(file) for file in (chosen.cert, chosen.key, chosen.client_ca) if file is not None)
 
 
 def _stamp(file: Path) -> int:
-    return file.stat().st_mtime_ns
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import structlog
-from cryptography.hazmat.primitives import serialization
 
 from doorward import telemetry
 from doorward.app import certificates
+from doorward.app.checkpoint_keys import CheckpointKeys
 from doorward.app.naming import audience_of, issuer_of
 from doorward.app.supervisor import prepare_data, set_when_asked
 from doorward.audit.head import Checkpointer
@@ -30,7 +30,7 @@ from doorward.core.ids import IdSource
 from doorward.decisions.point import DecisionPoint
 from doorward.directory.administration import Directory
 from doorward.directory.feed import FeedServer
-from doorward.identity.custody import Custodian, KeyUse
+from doorward.identity.custody import Custodian
 from doorward.identity.device_authority import DeviceAuthority
 from doorward.identity.issuer import LocalIssuer
 from doorward.policies.workspace import Workspace
@@ -107,13 +107,15 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServe
                 directory=directory,
                 custodian=custodian,
                 issuer=issuer,
-                device_authority=DeviceAuthority(custodian, clock.now()),
+                device_authority=DeviceAuthority(custodian, clock),
                 point=point,
                 audit=audit,
                 reader=AuditReader(settings.data / "audit"),
                 workspace=workspace,
             )
-            yield services, _feed(services), bundle
+            feed = _feed(services)
+            custodian.on_rotation(lambda _use: _spread(services, feed))
+            yield services, feed, bundle
         # The clean end of our own log is promised, too.
         await asyncio.to_thread(_checkpointer(custodian, settings).sign_now)
     finally:
@@ -121,16 +123,14 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServe
 
 
 def _checkpointer(custodian: Custodian, settings: Settings) -> Checkpointer:
-    key = custodian.ed25519(KeyUse.CHECKPOINT)
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return Checkpointer(settings.data / "audit", sign=key.sign, clock=SystemClock(), public_key=public)
+    return Checkpointer(settings.data / "audit", keys=CheckpointKeys(custodian), clock=SystemClock())
 
 
 def _feed(services: Services) -> FeedServer:
     def s3_secret(key: KeyRecord) -> str | None:
-        return services.custodian.s3_secret(key.id, key.generation) if key.access_key_id else None
+        if not key.access_key_id:
+            return None
+        return services.custodian.s3_secret(key.id, key.generation, key.created)
 
     return FeedServer(
         services.settings.data / "feed.sock",
@@ -138,6 +138,12 @@ def _feed(services: Services) -> FeedServer:
         s3_secret=s3_secret,
         issuer_jwks=services.issuer.jwks,
     )
+
+
+def _spread(services: Services, feed: FeedServer) -> None:
+    """Let everybody use a rotated key at once: listeners their certificates, gateways the rest."""
+    certificates.issue(services.settings, services.device_authority, services.clock)
+    feed.resync()
 
 
 @contextlib.asynccontextmanager

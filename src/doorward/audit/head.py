@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -23,6 +23,7 @@ from doorward.core.errors import AuditBrokenError
 HEAD_NAME = "head.json"
 CHECKPOINT_NAME = "checkpoint.json"
 PUBLIC_KEY_NAME = "checkpoint.pub"
+KEYS_NAME = "checkpoint.keys.json"
 Sign = Callable[[bytes], bytes]
 S = TypeVar("S", bound=msgspec.Struct)
 _log = structlog.get_logger()
@@ -42,11 +43,15 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """State all writers' heads at one time; `signature` (hex) covers the rest."""
+    """State all writers' heads at one time; `signature` (hex) covers the two.
+
+    `key` (hex) only hints at which key signed: a rotation makes a new checkpoint.
+    """
 
     heads: tuple[Head, ...]
     time: str
     signature: str = ""
+    key: str = ""
 
     def signed_bytes(self) -> bytes:
         """Return the bytes the signature covers, under a label no other signed thing shares."""
@@ -81,6 +86,23 @@ def _read(path: Path, kind: type[S]) -> S | None:
         ) from reason
 
 
+class CheckpointKey(msgspec.Struct, frozen=True):
+    """The key that signs now, its public half (hex and PEM), and how it follows from `earlier` ones (PEM)."""
+
+    sign: Sign
+    name: str = ""
+    pem: bytes = b""
+    endorsements: bytes = b""
+    earlier: tuple[bytes, ...] = ()
+
+
+class SigningKeys(Protocol):
+    """Give the key that signs now; the custodian may have rotated it since."""
+
+    def newest(self) -> CheckpointKey:
+        """Return it."""
+
+
 class Checkpointer:
     """Sign all writers' heads; never sign less than was signed before."""
 
@@ -88,18 +110,13 @@ class Checkpointer:
         self,
         directory: Path,
         *,
-        sign: Sign,
+        keys: SigningKeys,
         clock: Clock,
-        public_key: bytes = b"",
         disk: Disk | None = None,
     ) -> None:
-        """Work on the log's directory (above its writers); `sign` is Ed25519 by the custodian's key.
-
-        `public_key` (PEM) is laid beside the log, for convenience: an outsider keeps a copy of her own.
-        """
-        self._public_key = public_key
+        """Work on the log's directory (above its writers), with the custodian's newest key each time."""
+        self._keys = keys
         self._directory = directory
-        self._sign = sign
         self._clock = clock
         self._disk = disk or Disk()
 
@@ -111,14 +128,17 @@ class Checkpointer:
         """
         before = read_checkpoint(self._directory)
         heads = tuple(filter(None, (read_head(place) for place in writer_directories(self._directory))))
-        if not heads or (before is not None and before.heads == heads):
+        key = self._keys.newest()
+        if not heads or (before is not None and before.heads == heads and before.key == key.name):
             return None
         if before is not None:
             _require_growth(before, {head.writer: head for head in heads})
-        self._publish_key()
         draft = Checkpoint(heads, rfc3339(self._clock.now()))
-        signed = Checkpoint(draft.heads, draft.time, self._sign(draft.signed_bytes()).hex())
+        signed = Checkpoint(draft.heads, draft.time, key.sign(draft.signed_bytes()).hex(), key.name)
+        # In this order a reader with the old key and one with the new verify at every moment.
+        self._lay(KEYS_NAME, key.endorsements, instead_of=None)
         self._disk.replace(self._directory / CHECKPOINT_NAME, msgspec.json.encode(signed) + b"\n")
+        self._lay(PUBLIC_KEY_NAME, key.pem, instead_of=key.earlier)
         return signed
 
     async def keep(self, interval: float = 1.0) -> None:
@@ -130,10 +150,16 @@ class Checkpointer:
         finally:
             self._try()
 
-    def _publish_key(self) -> None:
-        place = self._directory / PUBLIC_KEY_NAME
-        if self._public_key and not place.exists():
-            self._disk.replace(place, self._public_key)
+    def _lay(self, name: str, content: bytes, *, instead_of: tuple[bytes, ...] | None) -> None:
+        """Lay a public file beside the log, for convenience: an outsider keeps a copy of her own.
+
+        What is there stays unless it is one of `instead_of` (None: anything): a key that nobody rotated
+        must not take the place of the one the log was signed with.
+        """
+        place = self._directory / name
+        there = place.read_bytes() if place.exists() else None
+        if content and there != content and (there is None or instead_of is None or there in instead_of):
+            self._disk.replace(place, content)
 
     def _try(self) -> None:
         try:

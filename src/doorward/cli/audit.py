@@ -125,7 +125,7 @@ def verify(
     directory = data / AUDIT_DIRECTORY
     place = key or directory / PUBLIC_KEY_NAME
     pem = place.read_bytes() if key is not None or place.exists() else None
-    report = run(directory, check_signature=checker(pem) if pem is not None else None)
+    report = run(directory, check_signature=None if pem is None else checker(pem, directory))
     _report(report, as_json=as_json, signed=pem is not None)
     if not report.intact:
         raise typer.Exit(Exit.AUDIT_BROKEN)

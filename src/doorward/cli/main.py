@@ -18,7 +18,7 @@ _NOUNS = (
     "demo", "up", "init", "protect", "doctor",
     "check", "fmt", "test", "can", "questions", "conformance",
     "apply", "people", "assets", "devices", "key", "token",
-    "audit", "why", "admin",
+    "audit", "why", "admin", "custodian",
 )  # fmt: skip
 
 app = typer.Typer(

@@ -10,10 +10,8 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from joserfc import jwt
-from joserfc.jwk import ECKey
-
 from doorward.identity.custody import KeyUse
+from doorward.identity.signing_key import SigningKey
 from doorward.settings import is_loopback, split_listen
 
 if TYPE_CHECKING:
@@ -38,7 +36,6 @@ CAPABILITIES = (
 )
 # The obligations profile (draft): what we may issue; `custom` carries those the draft does not name.
 SUPPORTED_OBLIGATIONS = ("step-up", "notification", "custom")
-ALGORITHM = "ES256"
 TYPE = "authzen-metadata+jwt"
 LIFETIME = timedelta(days=1)
 _RENEW = timedelta(hours=1)
@@ -51,7 +48,7 @@ class Metadata:
         """Read settings and clock; the key is made when it is first needed."""
         self._services = services
         self._lock = threading.Lock()
-        self._key: ECKey | None = None
+        self._keys: dict[int, SigningKey] = {}
         self._signed: dict[str, tuple[datetime, str]] = {}
 
     def document(self, authority: str) -> dict[str, Any]:
@@ -62,9 +59,9 @@ class Metadata:
 
     def keys(self) -> dict[str, Any]:
         """Return the public key that signs metadata (RFC 7517)."""
-        key = self._signing_key()
-        public = {**key.as_dict(private=False), "kid": key.thumbprint(), "alg": ALGORITHM, "use": "sig"}
-        return {"keys": [public]}
+        custodian, now = self._services.custodian, self._services.clock.now()
+        counting = custodian.honoured(KeyUse.PDP_METADATA, overlap=LIFETIME, now=now)
+        return {"keys": [self._signing_key(number).public() for number in counting]}
 
     def _named(self, authority: str) -> str:
         settings = self._services.settings
@@ -77,25 +74,27 @@ class Metadata:
 
     def _statement(self, own: str, claims: dict[str, Any]) -> str:
         now = self._services.clock.now()
+        key = self._signing_key()
         with self._lock:
             made, text = self._signed.get(own, (now, ""))
             if text and timedelta() <= now - made < _RENEW:
                 return text
-        key = self._signing_key()
         issued = int(now.timestamp())
-        header = {"alg": ALGORITHM, "typ": TYPE, "kid": key.thumbprint()}
         said = {**claims, "iss": own, "iat": issued, "exp": issued + int(LIFETIME.total_seconds())}
-        text = jwt.encode(header, said, key, algorithms=[ALGORITHM])
+        text = key.sign(said, typ=TYPE)
         with self._lock:
             self._signed[own] = (now, text)
         return text
 
-    def _signing_key(self) -> ECKey:
+    def _signing_key(self, generation: int | None = None) -> SigningKey:
+        custodian = self._services.custodian
+        number = custodian.generation(KeyUse.PDP_METADATA) if generation is None else generation
         with self._lock:
-            if self._key is None:
-                pem = self._services.custodian.p256(KeyUse.PDP_METADATA)
-                self._key = ECKey(pem, pem)
-            return self._key
+            key = self._keys.get(number)
+            if key is None:
+                key = self._keys[number] = SigningKey(custodian.p256(KeyUse.PDP_METADATA, number))
+                self._signed.clear()
+            return key
 
 
 def _claims(own: str) -> dict[str, Any]:

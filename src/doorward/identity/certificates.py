@@ -75,11 +75,21 @@ def _weak(what: str) -> InvalidRequestError:
 
 
 def authority(
-    key: ec.EllipticCurvePrivateKey, subject: x509.Name, *, now: datetime, life: timedelta
+    key: ec.EllipticCurvePrivateKey,
+    subject: x509.Name,
+    *,
+    now: datetime,
+    life: timedelta,
+    issuer_key: ec.EllipticCurvePrivateKey | None = None,
 ) -> bytes:
-    """Return a self-signed CA certificate (PEM) that may sign leaves and nothing below them."""
+    """Return a CA certificate (PEM) that may sign leaves and nothing below them.
+
+    It is signed by itself, or by an earlier key of the same authority (`issuer_key`).
+    """
     public = key.public_key()
+    signer = issuer_key or key
     identifier = x509.SubjectKeyIdentifier.from_public_key(public)
+    above = x509.SubjectKeyIdentifier.from_public_key(signer.public_key())
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -91,10 +101,8 @@ def authority(
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .add_extension(identifier, critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
-        )
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(above), critical=False)
+        .sign(signer, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
 

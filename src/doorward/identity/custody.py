@@ -1,27 +1,28 @@
-"""The custodian: one private place for keys, one key per use, made on first use, never overwritten."""
+"""The custodian: one private place for keys, one key per use, made on first use, rotated with overlap.
+
+A use has generations. The newest signs; earlier ones are still honoured for the time that what they signed
+may live, unless they were distrusted. Only the control process opens a custodian.
+"""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
-import os
-import secrets
-import stat
+import threading
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from doorward.core.errors import InvalidConfigError
-from doorward.core.secret import Secret
+from doorward.identity import vault as files
+from doorward.identity.vault import FileVault, Vault
 
-_PRIVATE_DIRECTORY, _PRIVATE_FILE = 0o700, 0o600
-_OTHERS = 0o077
-_MAX_FILE = 64 * 1024
-_SECRET_BYTES = 32
+_ROTATIONS = "rotations.json"
+# What a token's keys need beside it: certificates of the CA and when what was rotated.
+_BESIDE_TOKEN = "keys"  # noqa: S105 -- a directory's name
 
 
 class KeyUse(StrEnum):
@@ -30,163 +31,135 @@ class KeyUse(StrEnum):
     ISSUER = "issuer"
     DEVICE_CA = "device-ca"
     S3_MASTER = "s3-master"
-    SESSION = "session"
     CHECKPOINT = "checkpoint"
     PDP_METADATA = "pdp-metadata"
 
 
-class Custodian:
-    """Keep keys in files that only we can read. Only the control process opens one."""
+class Rotation(msgspec.Struct, frozen=True):
+    """State when a use got its next key; `distrusts` says the earlier ones count for nothing since."""
 
-    def __init__(self, directory: Path) -> None:
-        """Take a directory that `open` has checked."""
-        self._directory = directory
+    at: datetime
+    distrusts: bool = False
+
+
+class Custodian:
+    """Keep keys in a vault, and when they were rotated in a private file beside it."""
+
+    def __init__(self, vault: Vault, directory: Path) -> None:
+        """Take an open vault, and a private directory for what is not secret."""
+        self._vault, self._directory = vault, directory
+        self._changing = threading.Lock()
+        self._listeners: list[Callable[[KeyUse], None]] = []
+        self._rotations = _read_rotations(directory / _ROTATIONS)
 
     @classmethod
     def open(cls, provider: str, data: Path) -> Custodian:
-        """Open `file:DIR` (relative to the data directory), making it if it is not there.
+        """Open `file:DIR` (relative to the data directory, made if it is not there) or `pkcs11:…`.
 
-        Raises InvalidConfigError for another provider, and for a directory or key file that others
-        could read or that is not ours.
+        Raises InvalidConfigError for another provider, for a directory or key file that others could
+        read or that is not ours, and for a token that cannot be used.
         """
         scheme, separator, place = provider.partition(":")
         if scheme == "pkcs11":
-            raise InvalidConfigError(
-                "[keys] provider: keys in a PKCS#11 token are not available yet",
-                hint='Use provider = "file:keys" for now.',
-            )
+            directory = data / _BESIDE_TOKEN
+            files.make_private_directory(directory)
+            return cls(_token_vault(provider), directory)
         if scheme != "file" or not separator or not place:
             raise InvalidConfigError(
-                f"[keys] provider: `{provider}` is not one", hint='Write provider = "file:keys".'
+                f"[keys] provider: `{provider}` is not one",
+                hint='Write provider = "file:keys", or "pkcs11:token=…?module-path=…&pin-source=…".',
             )
-        directory = data / place
-        _make_directory(directory)
-        # Names with a dot in front are drafts another process is about to put in place.
-        for file in sorted(found for found in directory.iterdir() if not found.name.startswith(".")):
-            _read_private(file)
-        return cls(directory)
+        return cls(FileVault(data / place), data / place)
 
-    def p256(self, use: KeyUse) -> ec.EllipticCurvePrivateKey:
-        """Return the P-256 key of one use."""
-        key = self._private_key(use, lambda: ec.generate_private_key(ec.SECP256R1()))
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise self._unusable(use)
-        return key
+    def p256(self, use: KeyUse, generation: int | None = None) -> ec.EllipticCurvePrivateKey:
+        """Return the P-256 key of one use: the newest, or an earlier generation."""
+        return self._vault.p256(self._name(use, generation))
 
-    def ed25519(self, use: KeyUse) -> ed25519.Ed25519PrivateKey:
-        """Return the Ed25519 key of one use."""
-        key = self._private_key(use, ed25519.Ed25519PrivateKey.generate)
-        if not isinstance(key, ed25519.Ed25519PrivateKey):
-            raise self._unusable(use)
-        return key
+    def ed25519(self, use: KeyUse, generation: int | None = None) -> ed25519.Ed25519PrivateKey:
+        """Return the Ed25519 key of one use: the newest, or an earlier generation."""
+        return self._vault.ed25519(self._name(use, generation))
 
-    def secret(self, use: KeyUse) -> Secret[bytes]:
-        """Return the 256 secret bits of one use."""
-        text = self.keep(f"{use}.secret", lambda: secrets.token_hex(_SECRET_BYTES).encode())
-        try:
-            value = bytes.fromhex(text.decode("ascii").strip())
-        except ValueError as reason:
-            raise self._unusable(use) from reason
-        if len(value) != _SECRET_BYTES:
-            raise self._unusable(use)
-        return Secret(value)
+    def s3_secret(self, key_id: str, generation: int, made: datetime) -> str | None:
+        """Return the S3 secret of a key: HMAC-SHA-256 of id and generation, so none is ever stored.
 
-    def s3_secret(self, key_id: str, generation: int) -> str:
-        """Return the S3 secret of a key: HMAC-SHA-256 of id and generation, so none is ever stored."""
-        master = self.secret(KeyUse.S3_MASTER).reveal()
-        digest = hmac.digest(master, f"s3:{key_id}:{generation}".encode(), hashlib.sha256)
+        The master is the one that was the newest when the key was made, so a rotation changes no key that
+        is in use. None if that master is distrusted: the key must be made again.
+        """
+        rotations = self.rotations(KeyUse.S3_MASTER)
+        since = [rotation for rotation in rotations if made < rotation.at]
+        if any(rotation.distrusts for rotation in since):
+            return None
+        name = self._name(KeyUse.S3_MASTER, self.generation(KeyUse.S3_MASTER) - len(since))
+        digest = self._vault.mac(name, f"s3:{key_id}:{generation}".encode())
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
 
     def keep(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """Return the file `name`, written once with what `make` gives if it is not there."""
-        file = self._directory / name
-        if not file.exists():
-            _create_once(file, make())
-        return _read_private(file)
+        """Return the file `name` beside the keys, written once with what `make` gives."""
+        return files.keep(self._directory / name, make)
 
-    def _private_key(self, use: KeyUse, make: Callable[[], object]) -> object:
-        def fresh() -> bytes:
-            key = make()
-            assert isinstance(key, (ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey))  # noqa: S101 -- for types
-            return key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
+    # Rotation
 
-        try:
-            return serialization.load_pem_private_key(self.keep(f"{use}.pem", fresh), password=None)
-        except (ValueError, TypeError) as reason:
-            raise self._unusable(use) from reason
+    def generation(self, use: KeyUse) -> int:
+        """Return the number of the newest key of a use; the first is 1."""
+        return 1 + len(self._rotations.get(use, ()))
 
-    def _unusable(self, use: KeyUse) -> InvalidConfigError:
-        return InvalidConfigError(
-            f"the key `{use}` in {self._directory} cannot be used",
-            hint="Restore it from your backup. Without it a new one is made, and what it signed ends.",
-        )
+    def rotations(self, use: KeyUse) -> tuple[Rotation, ...]:
+        """Return when a use got its later keys, oldest first."""
+        return self._rotations.get(use, ())
+
+    def honoured(self, use: KeyUse, *, overlap: timedelta, now: datetime) -> tuple[int, ...]:
+        """Return the generations that count, newest first: an earlier one for `overlap` after its end."""
+        newest = self.generation(use)
+        counting = [newest]
+        for number, rotation in zip(range(newest - 1, 0, -1), reversed(self.rotations(use)), strict=True):
+            if rotation.distrusts or now >= rotation.at + overlap:
+                break
+            counting.append(number)
+        return tuple(counting)
+
+    def rotate(self, use: KeyUse, *, now: datetime, distrust: bool = False) -> int:
+        """Start the next key of a use and return its generation; with `distrust` the earlier ones end now.
+
+        Raises InvalidConfigError if that cannot be written down: then nothing changed.
+        """
+        with self._changing:
+            after = {**self._rotations, use: (*self.rotations(use), Rotation(now, distrust))}
+            try:
+                files.replace(self._directory / _ROTATIONS, msgspec.json.encode(after))
+            except OSError as reason:
+                raise InvalidConfigError(f"the rotation cannot be kept: {reason.strerror}") from reason
+            self._rotations = after
+        for listener in tuple(self._listeners):
+            listener(use)
+        return self.generation(use)
+
+    def on_rotation(self, listener: Callable[[KeyUse], None]) -> None:
+        """Call `listener` after each rotation, in the thread that asked for it."""
+        self._listeners.append(listener)
+
+    def _name(self, use: KeyUse, generation: int | None) -> str:
+        number = self.generation(use) if generation is None else generation
+        return str(use) if number == 1 else f"{use}-{number}"
 
 
-def _make_directory(directory: Path) -> None:
+def _token_vault(provider: str) -> Vault:
     try:
-        directory.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
-        state = directory.lstat()
-    except OSError as reason:
-        raise InvalidConfigError(f"{directory} cannot be used for keys: {reason.strerror}") from reason
-    if not stat.S_ISDIR(state.st_mode):
-        raise InvalidConfigError(f"{directory} must be a directory of its own, not a link to one")
-    _refuse_loose(directory, state, "700")
-
-
-def _refuse_loose(path: Path, state: os.stat_result, mode: str) -> None:
-    if state.st_uid != os.geteuid():
+        from doorward.identity.token_vault import TokenVault  # noqa: PLC0415 -- an extra few installations have
+    except ImportError as missing:
         raise InvalidConfigError(
-            f"{path} belongs to another user (uid {state.st_uid})",
-            hint=f"chown {os.geteuid()} '{path}'",
-        )
-    if state.st_mode & _OTHERS:
+            "[keys] provider: keys in a PKCS #11 token need the package python-pkcs11",
+            hint='Install it: pip install "doorward[pkcs11]".',
+        ) from missing
+    return TokenVault(provider)
+
+
+def _read_rotations(file: Path) -> dict[KeyUse, tuple[Rotation, ...]]:
+    if not file.exists():
+        return {}
+    try:
+        return msgspec.json.decode(files.read_private(file), type=dict[KeyUse, tuple[Rotation, ...]])
+    except msgspec.MsgspecError as reason:
         raise InvalidConfigError(
-            f"{path} holds keys and others can reach it (mode {stat.S_IMODE(state.st_mode):o})",
-            hint=f"chmod {mode} '{path}'",
-        )
-
-
-def _read_private(file: Path) -> bytes:
-    """Read a key file through one descriptor, so that what was checked is what is read."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as reason:
-        raise InvalidConfigError(f"{file} cannot be read: {reason.strerror}") from reason
-    with os.fdopen(descriptor, "rb") as opened:
-        state = os.fstat(descriptor)
-        if not stat.S_ISREG(state.st_mode):
-            raise InvalidConfigError(f"{file} is not a plain file", hint="Keep only keys in this directory.")
-        _refuse_loose(file, state, "600")
-        return opened.read(_MAX_FILE)
-
-
-def _create_once(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all; if another process was first, its file stays."""
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _PRIVATE_FILE)
-        try:
-            with os.fdopen(descriptor, "wb") as opened:
-                opened.write(content)
-                opened.flush()
-                os.fsync(descriptor)
-            os.link(draft, file)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-        _sync_directory(file.parent)
-    except OSError as reason:
-        raise InvalidConfigError(f"{file} cannot be written: {reason.strerror}") from reason
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            f"{file} cannot be read: {reason}",
+            hint="It says which key is the newest. Restore it from the backup of the keys beside it.",
+        ) from reason

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 from collections.abc import Sequence
@@ -15,9 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from doorward.core.clock import Clock
 from doorward.core.errors import InvalidConfigError
 from doorward.core.secret import Secret
-from doorward.identity import certificates
+from doorward.identity import certificates, vault
 from doorward.identity.custody import Custodian, KeyUse
 from doorward.identity.tls import TlsFiles, automatic_files
 
@@ -25,7 +25,6 @@ CA_LIFE = timedelta(days=3650)
 DEVICE_LIFE = timedelta(days=90)
 SERVER_LIFE = timedelta(days=90)
 SERVER_RENEWAL = timedelta(days=30)
-_CA_FILE = "device-ca.crt"
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 -- recognised here, never bound
 
@@ -39,33 +38,85 @@ class Enrolment(msgspec.Struct, frozen=True):
     expires: datetime
 
 
+class Generation(msgspec.Struct, frozen=True):
+    """One key of the CA with its certificate; `bridge` is the same key certified by the one before."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+    pem: bytes
+    bridge: bytes
+
+
 class DeviceAuthority:
     """Issue certificates under the custodian's CA key. Lives in the control process."""
 
-    def __init__(self, custodian: Custodian, now: datetime) -> None:
+    def __init__(self, custodian: Custodian, clock: Clock) -> None:
         """Read the CA, or make it on first use; raise InvalidConfigError if key and certificate differ."""
-        self._key = custodian.p256(KeyUse.DEVICE_CA)
-        self._pem = custodian.keep(_CA_FILE, lambda: _new_ca(self._key, now))
-        try:
-            self._certificate = x509.load_pem_x509_certificate(self._pem)
-        except ValueError as reason:
-            raise InvalidConfigError(f"the CA certificate {_CA_FILE} cannot be read") from reason
-        if self._certificate.public_key() != self._key.public_key():
-            raise InvalidConfigError(
-                f"the CA certificate {_CA_FILE} does not belong to the key beside it",
-                hint="Restore both from the same backup.",
-            )
+        self._custodian, self._clock = custodian, clock
+        self._generations: dict[int, Generation] = {}
+        self._newest()
 
     @property
     def ca_pem(self) -> str:
-        """Return the CA certificate, for clients to trust."""
-        return self._pem.decode("ascii")
+        """Return what clients trust: the CA, and after a rotation also the one before, for its overlap."""
+        overlap = max(DEVICE_LIFE, SERVER_LIFE)
+        counting = self._custodian.honoured(KeyUse.DEVICE_CA, overlap=overlap, now=self._clock.now())
+        return "".join(self._generation(number).pem.decode("ascii") for number in counting)
+
+    def _newest(self) -> Generation:
+        return self._generation(self._custodian.generation(KeyUse.DEVICE_CA))
+
+    def _generation(self, number: int) -> Generation:
+        found = self._generations.get(number)
+        if found is None:
+            found = self._generations[number] = self._read(number)
+        return found
+
+    def _read(self, number: int) -> Generation:
+        key = self._custodian.p256(KeyUse.DEVICE_CA, number)
+        file = "device-ca.crt" if number == 1 else f"device-ca-{number}.crt"
+        before = None if number == 1 else self._generation(number - 1)
+        own = self._custodian.keep(file, lambda: self._new_ca(key, before))
+        try:
+            certificate = x509.load_pem_x509_certificate(own)
+        except ValueError as reason:
+            raise InvalidConfigError(f"the CA certificate {file} cannot be read") from reason
+        if certificate.public_key() != key.public_key():
+            raise InvalidConfigError(
+                f"the CA certificate {file} does not belong to the key beside it",
+                hint="Restore both from the same backup.",
+            )
+        bridge = b"" if before is None else self._bridge(number, key, before)
+        return Generation(key, certificate, own, bridge)
+
+    def _new_ca(self, key: ec.EllipticCurvePrivateKey, before: Generation | None) -> bytes:
+        # The name tells two installations apart in a client's list of authorities; generations share it.
+        name = f"Doorward installation {secrets.token_hex(4)}"
+        subject = certificates.common_name(name) if before is None else before.certificate.subject
+        return certificates.authority(key, subject, now=self._clock.now(), life=CA_LIFE)
+
+    def _bridge(self, number: int, key: ec.EllipticCurvePrivateKey, before: Generation) -> bytes:
+        """Return the new key certified by the old one (RFC 4210, 4.4: `newWithOld`).
+
+        Sent along by our servers, it lets a client that still trusts the old CA verify them.
+        """
+        return self._custodian.keep(
+            f"device-ca-{number}.bridge.crt",
+            lambda: certificates.authority(
+                key,
+                before.certificate.subject,
+                now=self._clock.now(),
+                life=max(DEVICE_LIFE, SERVER_LIFE),
+                issuer_key=before.key,
+            ),
+        )
 
     def enrol(self, name: str, csr: str | None = None, *, now: datetime) -> Enrolment:
         """Issue a client certificate for a device (90 days); without a CSR make its key, too.
 
         Of a CSR only the public key is taken. Raises InvalidRequestError for a name or CSR that is unfit.
         """
+        ca = self._newest()
         key = ec.generate_private_key(ec.SECP256R1()) if csr is None else None
         public = key.public_key() if key is not None else certificates.read_csr(csr or "")
         certificate = certificates.leaf(
@@ -73,8 +124,8 @@ class DeviceAuthority:
             subject=certificates.common_name(name),
             names=[x509.UniformResourceIdentifier(f"urn:doorward:device:{quote(name, safe='')}")],
             client=True,
-            issuer=self._certificate,
-            issuer_key=self._key,
+            issuer=ca.certificate,
+            issuer_key=ca.key,
             now=now,
             life=DEVICE_LIFE,
         )
@@ -97,31 +148,32 @@ class DeviceAuthority:
         files.cert.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         hosts = tuple(dict.fromkeys((*_hosts_of(host), *([] if public is None else [public]))))
         if not self._serves(files.cert, hosts, now):
-            _replace(files.cert, self._server_pem(hosts, now))
+            vault.replace(files.cert, self._server_pem(hosts, now))
         if files.client_ca is not None and (
-            not files.client_ca.exists() or files.client_ca.read_bytes() != self._pem
+            not files.client_ca.exists() or files.client_ca.read_text() != self.ca_pem
         ):
-            _replace(files.client_ca, self._pem)
+            vault.replace(files.client_ca, self.ca_pem.encode("ascii"))
         return files
 
     def _server_pem(self, hosts: Sequence[str], now: datetime) -> bytes:
-        key = ec.generate_private_key(ec.SECP256R1())
+        ca, key = self._newest(), ec.generate_private_key(ec.SECP256R1())
         certificate = certificates.leaf(
             key.public_key(),
             subject=certificates.common_name("doorward"),
             names=[certificates.host_name(host) for host in hosts],
             client=False,
-            issuer=self._certificate,
-            issuer_key=self._key,
+            issuer=ca.certificate,
+            issuer_key=ca.key,
             now=now,
             life=SERVER_LIFE,
         )
-        return certificate.public_bytes(serialization.Encoding.PEM) + certificates.private_pem(key)
+        own = certificate.public_bytes(serialization.Encoding.PEM)
+        return own + ca.bridge + certificates.private_pem(key)
 
     def _serves(self, file: Path, hosts: Sequence[str], now: datetime) -> bool:
         try:
             certificate = x509.load_pem_x509_certificate(file.read_bytes())
-            certificate.verify_directly_issued_by(self._certificate)
+            certificate.verify_directly_issued_by(self._newest().certificate)
             names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except Exception:  # noqa: BLE001 -- whatever is wrong with the old file, a new one mends it
             return False
@@ -132,19 +184,3 @@ class DeviceAuthority:
 def _hosts_of(host: str) -> tuple[str, ...]:
     own = socket.gethostname() if host in _EVERY_ADDRESS else host
     return tuple(dict.fromkeys((own, *_LOCAL_HOSTS)))
-
-
-def _new_ca(key: ec.EllipticCurvePrivateKey, now: datetime) -> bytes:
-    # The name tells two installations apart in a client's list of authorities.
-    subject = certificates.common_name(f"Doorward installation {secrets.token_hex(4)}")
-    return certificates.authority(key, subject, now=now, life=CA_LIFE)
-
-
-def _replace(file: Path, content: bytes) -> None:
-    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(descriptor)
-    draft.replace(file)

@@ -6,8 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from joserfc import jwt
-from joserfc.jwk import ECKey
 
 from doorward.core.clock import Clock
 from doorward.core.errors import DeniedError, InvalidRequestError
@@ -16,9 +14,10 @@ from doorward.core.model import EntityUid
 from doorward.core.secret import Secret
 from doorward.identity.claims import PRIVATE, PrivateClaims
 from doorward.identity.custody import Custodian, KeyUse
+from doorward.identity.signing_key import SigningKey
 
-ALGORITHM = "ES256"
 CLIENT = "doorward-cli"
+_CLOCK_SKEW = timedelta(minutes=1)
 _KINDS = frozenset({"User", "Service", "Agent"})
 
 
@@ -49,9 +48,9 @@ class LocalIssuer:
         self._clock, self._ids = clock, ids
         self._issuer, self._audience = issuer, audience
         self._lifetime, self._test_minting = lifetime, test_minting
-        pem = custodian.p256(KeyUse.ISSUER)
-        self._key = ECKey(pem, pem)
-        self._kid = self._key.thumbprint()
+        self._custodian = custodian
+        self._keys: dict[int, SigningKey] = {}
+        self._newest()
 
     @property
     def issuer(self) -> str:
@@ -59,10 +58,13 @@ class LocalIssuer:
         return self._issuer
 
     def jwks(self) -> dict[str, Any]:
-        """Return the public keys and, beside them, the issuer they belong to."""
-        public = self._key.as_dict(private=False)
-        key = {**public, "kid": self._kid, "alg": ALGORITHM, "use": "sig"}
-        return {"issuer": self._issuer, "keys": [key]}
+        """Return the public keys and, beside them, the issuer they belong to.
+
+        After a rotation the earlier key stays for as long as a token it signed may live.
+        """
+        overlap = timedelta(seconds=self._lifetime) + _CLOCK_SKEW
+        counting = self._custodian.honoured(KeyUse.ISSUER, overlap=overlap, now=self._clock.now())
+        return {"issuer": self._issuer, "keys": [self._key(number).public() for number in counting]}
 
     def mint(
         self,
@@ -98,7 +100,15 @@ class LocalIssuer:
             "jti": jti,
             PRIVATE: msgspec.to_builtins(private),
         }
-        header = {"alg": ALGORITHM, "typ": "at+jwt", "kid": self._kid}
-        text = jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])
+        text = self._newest().sign(claims, typ="at+jwt")
         expires = datetime.fromtimestamp(issued, UTC) + timedelta(seconds=self._lifetime)
         return MintedToken(Secret(text), jti, expires, self._lifetime)
+
+    def _newest(self) -> SigningKey:
+        return self._key(self._custodian.generation(KeyUse.ISSUER))
+
+    def _key(self, generation: int) -> SigningKey:
+        key = self._keys.get(generation)
+        if key is None:
+            key = self._keys[generation] = SigningKey(self._custodian.p256(KeyUse.ISSUER, generation))
+        return key

@@ -54,17 +54,22 @@ def server_context(files: TlsFiles) -> ssl.SSLContext:
     if files.client_ca is not None:
         context.verify_mode = ssl.CERT_OPTIONAL
         context.verify_flags |= ssl.VERIFY_X509_STRICT
+    return context
+
+
+def reload(context: ssl.SSLContext, files: TlsFiles) -> None:
+    """Load certificate, key and client CA again, for connections from now on; raise InvalidConfigError.
+
+    An authority that is gone from the file stays trusted by TLS until the next start; its certificates
+    prove nothing, since each must be bound to its device besides.
+    """
+    if files.client_ca is not None:
         try:
             context.load_verify_locations(cafile=str(files.client_ca))
         except (OSError, ssl.SSLError) as reason:
             raise InvalidConfigError(
                 f"the client CA {files.client_ca} cannot be used: {_said(reason)}"
             ) from reason
-    return context
-
-
-def reload(context: ssl.SSLContext, files: TlsFiles) -> None:
-    """Load certificate and key again, for connections from now on; raise InvalidConfigError."""
     try:
         context.load_cert_chain(str(files.cert), str(files.key))
     except (OSError, ssl.SSLError) as reason:

@@ -12,12 +12,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from doorward.app.checkpoint_keys import CheckpointKeys
 from doorward.audit import canonical
-from doorward.audit.head import Checkpointer, read_checkpoint
-from doorward.audit.signature import checker
+from doorward.audit.head import Checkpointer, CheckpointKey, read_checkpoint
+from doorward.audit.signature import Endorsement, checker, endorsed_bytes
 from doorward.audit.verify import Break, verify
 from doorward.audit.writer import AuditWriter
 from doorward.core.errors import AuditBrokenError
+from doorward.identity.custody import Custodian, KeyUse
 
 COUNT = 12
 
@@ -203,6 +205,16 @@ async def test_a_missing_segment_is_found(
     assert (found.what, found.seq) == ("removed", int(paths[1].stem))
 
 
+class Fixed:
+    """One key for good."""
+
+    def __init__(self, key: Ed25519PrivateKey, **more: Any) -> None:
+        self._key = CheckpointKey(sign=key.sign, **more)
+
+    def newest(self) -> CheckpointKey:
+        return self._key
+
+
 class TestCheckpoint:
     key = Ed25519PrivateKey.generate()
 
@@ -211,7 +223,7 @@ class TestCheckpoint:
 
     @pytest.fixture
     def signed(self, log: Path, clock: Any) -> Path:
-        Checkpointer(log, sign=self.key.sign, clock=clock).sign_now()
+        Checkpointer(log, keys=Fixed(self.key), clock=clock).sign_now()
         return log
 
     def test_its_signature_is_checked(self, signed: Path) -> None:
@@ -249,13 +261,77 @@ class TestCheckpoint:
         (signed / "control").mkdir()
         (signed / "control/head.json").write_text('{"writer":"control","size":1,"head":"x","time":"t"}')
         with pytest.raises(AuditBrokenError, match="no longer holds"):
-            Checkpointer(signed, sign=self.key.sign, clock=clock).sign_now()
+            Checkpointer(signed, keys=Fixed(self.key), clock=clock).sign_now()
         assert read_checkpoint(signed) == before
 
-    def test_the_public_key_is_laid_beside_the_log_once(self, log: Path, clock: Any) -> None:
-        for pem in (b"first", b"second"):
-            Checkpointer(log, sign=self.key.sign, clock=clock, public_key=pem).sign_now()
+    def test_a_key_that_nobody_rotated_never_replaces_the_one_beside_the_log(
+        self, log: Path, clock: Any
+    ) -> None:
+        for name in ("first", "second"):
+            keys = Fixed(self.key, name=name, pem=name.encode())
+            Checkpointer(log, keys=keys, clock=clock).sign_now()
         assert (log / "checkpoint.pub").read_bytes() == b"first"
 
     def test_nothing_new_is_not_signed_again(self, signed: Path, clock: Any) -> None:
-        assert Checkpointer(signed, sign=self.key.sign, clock=clock).sign_now() is None
+        assert Checkpointer(signed, keys=Fixed(self.key), clock=clock).sign_now() is None
+
+    def test_a_rotated_key_signs_what_nothing_was_added_to(self, signed: Path, clock: Any) -> None:
+        keys = Fixed(Ed25519PrivateKey.generate(), name="other")
+        assert Checkpointer(signed, keys=keys, clock=clock).sign_now() is not None
+
+
+class TestRotatedKey:
+    """Who holds an earlier key verifies what later ones signed; who holds a distrusted one does not."""
+
+    @pytest.fixture
+    def custodian(self, tmp_path: Path) -> Custodian:
+        return Custodian.open("file:keys", tmp_path)
+
+    def pem(self, custodian: Custodian, generation: int) -> bytes:
+        key = custodian.ed25519(KeyUse.CHECKPOINT, generation).public_key()
+        return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def holds(self, log: Path, pem: bytes) -> bool:
+        return verify(log, check_signature=checker(pem, log)).intact
+
+    def test_the_first_key_verifies_after_two_rotations(
+        self, log: Path, clock: Any, custodian: Custodian
+    ) -> None:
+        checkpointer = Checkpointer(log, keys=CheckpointKeys(custodian), clock=clock)
+        checkpointer.sign_now()
+        first = self.pem(custodian, 1)
+        for _ in range(2):
+            custodian.rotate(KeyUse.CHECKPOINT, now=clock.now())
+            assert checkpointer.sign_now() is not None
+        assert self.holds(log, first)
+        assert (log / "checkpoint.pub").read_bytes() == self.pem(custodian, 3)
+        assert not verify(log, check_signature=checker(first)).intact
+
+    def test_a_distrusted_key_verifies_nothing_later(
+        self, log: Path, clock: Any, custodian: Custodian
+    ) -> None:
+        custodian.rotate(KeyUse.CHECKPOINT, now=clock.now(), distrust=True)
+        Checkpointer(log, keys=CheckpointKeys(custodian), clock=clock).sign_now()
+        assert not self.holds(log, self.pem(custodian, 1))
+        assert self.holds(log, self.pem(custodian, 2))
+
+    @pytest.mark.parametrize("forged", [b"[", b"{}", b'[{"key":"zz","signature":""}]'])
+    def test_a_forged_chain_endorses_nobody(
+        self, log: Path, clock: Any, custodian: Custodian, forged: bytes
+    ) -> None:
+        custodian.rotate(KeyUse.CHECKPOINT, now=clock.now())
+        Checkpointer(log, keys=CheckpointKeys(custodian), clock=clock).sign_now()
+        assert self.holds(log, self.pem(custodian, 1))
+        (log / "checkpoint.keys.json").write_bytes(forged)
+        assert not self.holds(log, self.pem(custodian, 1))
+
+    def test_a_stranger_cannot_endorse_herself(self, log: Path, clock: Any, custodian: Custodian) -> None:
+        Checkpointer(log, keys=CheckpointKeys(custodian), clock=clock).sign_now()
+        trusted, stranger = self.pem(custodian, 1), Ed25519PrivateKey.generate()
+        own = Endorsement(
+            stranger.public_key().public_bytes_raw().hex(),
+            stranger.sign(endorsed_bytes(stranger.public_key())).hex(),
+        )
+        keys = Fixed(stranger, name="stranger", endorsements=msgspec.json.encode([own]))
+        Checkpointer(log, keys=keys, clock=clock).sign_now()
+        assert not self.holds(log, trusted)

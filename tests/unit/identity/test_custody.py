@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from doorward.core.errors import InvalidConfigError
 from doorward.identity.custody import Custodian, KeyUse
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PEM = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
@@ -23,12 +26,12 @@ def test_what_is_made_is_private_from_the_start(tmp_path: Path) -> None:
     try:
         custodian = open_keys(tmp_path)
         custodian.p256(KeyUse.ISSUER)
-        custodian.secret(KeyUse.SESSION)
+        custodian.s3_secret("K", 1, NOW)
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
     files = list((tmp_path / "keys").iterdir())
-    assert {file.name for file in files} == {"issuer.pem", "session.secret"}
+    assert {file.name for file in files} == {"issuer.pem", "s3-master.secret"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -37,7 +40,7 @@ def test_each_use_has_its_own_key_and_keeps_it(tmp_path: Path) -> None:
     issuer = one.p256(KeyUse.ISSUER).private_bytes(*PEM)
     assert again.p256(KeyUse.ISSUER).private_bytes(*PEM) == issuer
     assert one.p256(KeyUse.DEVICE_CA).private_bytes(*PEM) != issuer
-    assert one.secret(KeyUse.SESSION).reveal() != one.secret(KeyUse.S3_MASTER).reveal()
+    assert one.s3_secret("K", 1, NOW) == again.s3_secret("K", 1, NOW)
     assert one.ed25519(KeyUse.CHECKPOINT).private_bytes(*PEM) == again.ed25519(
         KeyUse.CHECKPOINT
     ).private_bytes(*PEM)
@@ -89,37 +92,100 @@ def test_a_link_in_place_of_a_key_or_the_directory_is_refused(tmp_path: Path) ->
 @pytest.mark.parametrize("content", [b"", b"not a key", b"-----BEGIN PRIVATE KEY-----\n"])
 def test_a_damaged_key_is_never_replaced_in_silence(tmp_path: Path, content: bytes) -> None:
     custodian = open_keys(tmp_path)
-    for file in ("issuer.pem", "session.secret"):
+    for file in ("issuer.pem", "s3-master.secret"):
         (tmp_path / "keys" / file).write_bytes(content)
         (tmp_path / "keys" / file).chmod(0o600)
     with pytest.raises(InvalidConfigError, match="issuer"):
         custodian.p256(KeyUse.ISSUER)
-    with pytest.raises(InvalidConfigError, match="session"):
-        custodian.secret(KeyUse.SESSION)
+    with pytest.raises(InvalidConfigError, match="s3-master"):
+        custodian.s3_secret("K", 1, NOW)
     assert (tmp_path / "keys/issuer.pem").read_bytes() == content
 
 
-@pytest.mark.parametrize("provider", ["pkcs11:token=x", "vault:x", "file", "file:", "keys", ""])
+@pytest.mark.parametrize("provider", ["vault:x", "file", "file:", "keys", ""])
 def test_another_provider_is_refused_in_clear_words(tmp_path: Path, provider: str) -> None:
     with pytest.raises(InvalidConfigError) as caught:
         Custodian.open(provider, tmp_path)
     assert "provider" in str(caught.value)
-    if provider.startswith("pkcs11"):
-        assert "not available yet" in caught.value.message
 
 
 def test_an_s3_secret_is_derived_from_id_and_generation_alone(tmp_path: Path) -> None:
     one, again = open_keys(tmp_path), open_keys(tmp_path)
-    secrets = {one.s3_secret(key, generation) for key in ("K1", "K2") for generation in (1, 2)}
+    secrets = {one.s3_secret(key, generation, NOW) for key in ("K1", "K2") for generation in (1, 2)}
     assert len(secrets) == 4
-    assert one.s3_secret("K1", 1) == again.s3_secret("K1", 1)
-    assert all(len(secret) == 43 for secret in secrets)
+    assert one.s3_secret("K1", 1, NOW) == again.s3_secret("K1", 1, NOW)
+    assert all(len(secret or "") == 43 for secret in secrets)
     (tmp_path / "other").mkdir()
-    assert open_keys(tmp_path / "other").s3_secret("K1", 1) != one.s3_secret("K1", 1)
+    assert open_keys(tmp_path / "other").s3_secret("K1", 1, NOW) != one.s3_secret("K1", 1, NOW)
     assert "K1" not in "".join(file.read_text() for file in (tmp_path / "keys").iterdir())
 
 
 def test_a_custodian_shows_no_key(tmp_path: Path) -> None:
     custodian = open_keys(tmp_path)
-    secret = custodian.secret(KeyUse.SESSION)
-    assert secret.reveal().hex() not in f"{custodian!r} {secret!r} {secret}"
+    custodian.s3_secret("K", 1, NOW)
+    assert (tmp_path / "keys/s3-master.secret").read_text() not in f"{custodian!r} {vars(custodian)!r}"
+
+
+class TestRotation:
+    OVERLAP = timedelta(minutes=15)
+
+    def test_the_next_key_signs_and_the_earlier_one_counts_for_its_overlap(self, tmp_path: Path) -> None:
+        custodian = open_keys(tmp_path)
+        first = custodian.p256(KeyUse.ISSUER).private_bytes(*PEM)
+        assert custodian.rotate(KeyUse.ISSUER, now=NOW) == 2
+        assert custodian.p256(KeyUse.ISSUER).private_bytes(*PEM) != first
+        assert custodian.p256(KeyUse.ISSUER, 1).private_bytes(*PEM) == first
+        within, after = NOW + self.OVERLAP - timedelta(seconds=1), NOW + self.OVERLAP
+        assert custodian.honoured(KeyUse.ISSUER, overlap=self.OVERLAP, now=within) == (2, 1)
+        assert custodian.honoured(KeyUse.ISSUER, overlap=self.OVERLAP, now=after) == (2,)
+
+    def test_a_distrusted_key_counts_for_nothing_nor_do_those_before_it(self, tmp_path: Path) -> None:
+        custodian = open_keys(tmp_path)
+        custodian.rotate(KeyUse.ISSUER, now=NOW)
+        custodian.rotate(KeyUse.ISSUER, now=NOW, distrust=True)
+        assert custodian.honoured(KeyUse.ISSUER, overlap=self.OVERLAP, now=NOW) == (3,)
+        custodian.rotate(KeyUse.ISSUER, now=NOW)
+        assert custodian.honoured(KeyUse.ISSUER, overlap=self.OVERLAP, now=NOW) == (4, 3)
+
+    def test_other_uses_keep_their_key(self, tmp_path: Path) -> None:
+        custodian = open_keys(tmp_path)
+        custodian.rotate(KeyUse.ISSUER, now=NOW)
+        assert custodian.generation(KeyUse.DEVICE_CA) == 1
+
+    def test_a_restart_knows_which_key_is_the_newest(self, tmp_path: Path) -> None:
+        custodian = open_keys(tmp_path)
+        custodian.rotate(KeyUse.ISSUER, now=NOW, distrust=True)
+        again = open_keys(tmp_path)
+        assert again.generation(KeyUse.ISSUER) == 2
+        assert again.rotations(KeyUse.ISSUER) == custodian.rotations(KeyUse.ISSUER)
+        assert again.p256(KeyUse.ISSUER).private_bytes(*PEM) == custodian.p256(KeyUse.ISSUER).private_bytes(
+            *PEM
+        )
+
+    def test_a_rotation_that_cannot_be_written_down_did_not_happen(self, tmp_path: Path) -> None:
+        custodian = open_keys(tmp_path)
+        shutil.rmtree(tmp_path / "keys")
+        with pytest.raises(InvalidConfigError, match="cannot be kept"):
+            custodian.rotate(KeyUse.ISSUER, now=NOW)
+        assert custodian.generation(KeyUse.ISSUER) == 1
+
+    def test_a_damaged_list_of_rotations_is_never_taken_for_none(self, tmp_path: Path) -> None:
+        open_keys(tmp_path).rotate(KeyUse.ISSUER, now=NOW)
+        (tmp_path / "keys/rotations.json").write_text("[")
+        with pytest.raises(InvalidConfigError, match=r"rotations\.json"):
+            open_keys(tmp_path)
+
+    def test_s3_secrets_in_use_outlive_a_rotation_of_their_master(self, tmp_path: Path) -> None:
+        custodian = open_keys(tmp_path)
+        made_before, made_after = NOW - timedelta(days=1), NOW + timedelta(days=1)
+        old = custodian.s3_secret("K", 1, made_before)
+        custodian.rotate(KeyUse.S3_MASTER, now=NOW)
+        assert custodian.s3_secret("K", 1, made_before) == old
+        assert custodian.s3_secret("K", 1, made_after) not in {None, old}
+        assert custodian.s3_secret("K", 1, NOW) == custodian.s3_secret("K", 1, made_after)
+
+    def test_s3_secrets_of_a_distrusted_master_are_gone(self, tmp_path: Path) -> None:
+        custodian = open_keys(tmp_path)
+        custodian.rotate(KeyUse.S3_MASTER, now=NOW, distrust=True)
+        assert custodian.s3_secret("K", 1, NOW - timedelta(seconds=1)) is None
+        assert custodian.s3_secret("K", 1, NOW) is not None

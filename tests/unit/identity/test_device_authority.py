@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from doorward.core.clock import ManualClock
 from doorward.core.errors import InvalidConfigError, InvalidRequestError
 from doorward.identity.custody import Custodian
 from doorward.identity.device_authority import DeviceAuthority
@@ -20,7 +21,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 @pytest.fixture
 def authority(tmp_path: Path) -> DeviceAuthority:
-    return DeviceAuthority(Custodian.open("file:keys", tmp_path), NOW)
+    return DeviceAuthority(Custodian.open("file:keys", tmp_path), ManualClock(NOW))
 
 
 def csr(key: object, *, ca: bool = False) -> str:
@@ -128,7 +129,7 @@ def test_odd_names_are_escaped_in_the_uri(authority: DeviceAuthority) -> None:
 
 
 def test_the_authority_stays_the_same_and_lives_ten_years(tmp_path: Path, authority: DeviceAuthority) -> None:
-    later = DeviceAuthority(Custodian.open("file:keys", tmp_path), NOW + timedelta(days=400))
+    later = DeviceAuthority(Custodian.open("file:keys", tmp_path), ManualClock(NOW + timedelta(days=400)))
     assert later.ca_pem == authority.ca_pem
     certificate = x509.load_pem_x509_certificate(authority.ca_pem.encode())
     assert certificate.not_valid_after_utc == NOW + timedelta(days=3650)
@@ -144,7 +145,7 @@ def test_an_authority_whose_key_was_swapped_is_refused(tmp_path: Path, authority
     assert authority
     (tmp_path / "keys/device-ca.pem").unlink()
     with pytest.raises(InvalidConfigError, match="does not belong"):
-        DeviceAuthority(Custodian.open("file:keys", tmp_path), NOW)
+        DeviceAuthority(Custodian.open("file:keys", tmp_path), ManualClock(NOW))
 
 
 def test_server_files_are_kept_until_they_near_their_end_or_the_host_changes(

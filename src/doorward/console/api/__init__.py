@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from doorward.console.services import Services
 
 MODULES = (
-    "apply", "people", "identities", "assets", "devices", "keys", "tokens", "can", "questions", "decisions",
-    "admin", "state", "packs",
+    "apply", "custodian", "people", "identities", "assets", "devices", "keys", "tokens", "can",
+    "questions", "decisions", "admin", "state", "packs",
 )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def router(services: Services) -> APIRouter:
     ) -> KeyAnswer:
         """Make a key; its text and S3 secret are in this answer and nowhere else."""
         record, text = await asyncio.to_thread(_make, services, wanted)
-        secret = await asyncio.to_thread(services.custodian.s3_secret, record.id, record.generation)
+        secret = await asyncio.to_thread(_s3_secret, services, record)
         await issuance.put_on_record(
             services,
             request,
@@ -119,7 +119,7 @@ def router(services: Services) -> APIRouter:
     ) -> KeyAnswer:
         """Make a key that replaces another; the old one works for the overlap and then no more."""
         record, text, ends = await asyncio.to_thread(_successor, services, key_id, wanted)
-        secret = await asyncio.to_thread(services.custodian.s3_secret, record.id, record.generation)
+        secret = await asyncio.to_thread(_s3_secret, services, record)
         await issuance.put_on_record(
             services,
             request,
@@ -181,6 +181,13 @@ def _successor(services: Services, key_id: str, wanted: Rotation) -> tuple[KeyRe
     lifetime = None if wanted.expires is None else api_keys.parse_lifetime(wanted.expires)
     record, text = api_keys.successor_of(old, key_id=services.ids.new(), now=now, lifetime=lifetime)
     return record, text.reveal(), now + api_keys.parse_lifetime(wanted.overlap)
+
+
+def _s3_secret(services: Services, record: KeyRecord) -> str:
+    secret = services.custodian.s3_secret(record.id, record.generation, record.created)
+    if secret is None:  # its master was distrusted at this very moment
+        raise ConflictError("the master key is being rotated", hint="Ask again.")
+    return secret
 
 
 def _make(services: Services, wanted: KeyRequest) -> tuple[KeyRecord, str]:
