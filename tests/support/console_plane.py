@@ -35,7 +35,7 @@ from doorward.settings import Settings
 from doorward.store.opened import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 POLICIES = """
 @id("admins-govern")
@@ -122,6 +122,8 @@ async def running(  # noqa: PLR0913 -- what a test may set
     test_minting: bool = False,
     public_url: str | None = None,
     secure: bool = False,
+    provisioning: Sequence[dict[str, Any]] = (),
+    issuers: Sequence[dict[str, Any]] = (),
 ) -> AsyncIterator[Plane]:
     data = Path(tempfile.mkdtemp(prefix="dw", dir="/tmp"))
     port = free_port()
@@ -134,6 +136,8 @@ async def running(  # noqa: PLR0913 -- what a test may set
         },
         upstream=[{"name": name, "kind": "http", "url": "http://127.0.0.1:9"} for name in upstreams],
         identity={"test_minting": test_minting},
+        provisioning=provisioning,
+        issuer=issuers,
         data=data,
         base=data,
     )

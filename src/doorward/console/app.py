@@ -18,6 +18,7 @@ from doorward.console import api, authzen, authzen_metadata, doors, health, page
 from doorward.console.authorise import is_governed, request_id
 from doorward.console.guard import Guard
 from doorward.console.render import STATIC, page, require_vendored
+from doorward.console.scim import routes as scim
 from doorward.core.errors import DoorwardError, UnauthenticatedError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def build(services: Services, *, api_routers: Sequence[APIRouter] | None = None)
     app.state.services = services
     for router in api.routers(services) if api_routers is None else api_routers:
         _include(app, router, API)
-    for part in (health, wellknown, doors, pages, authzen):
+    for part in (health, wellknown, doors, pages, authzen, scim):
         _include(app, part.router(services))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(DoorwardError, _on_error)
@@ -83,6 +84,8 @@ def _include(app: FastAPI, router: APIRouter, prefix: str = "") -> None:
 def _on_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, DoorwardError):
         raise error
+    if request.url.path.startswith(scim.BASE):
+        return scim.refused(error)
     answer = _answer(
         request,
         problems.status_of(error),

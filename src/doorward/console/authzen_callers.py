@@ -49,11 +49,12 @@ async def caller_of(request: Request, services: Services) -> Pep:
     if uid is not None and not shown:
         name = f"operator:{uid}"
         return Pep(name, undeclared(name, context=_EVERYTHING), searches=True, reasons=True)
-    caller = _authenticated(request, services)
+    caller = authenticated(request, services)
     return await asyncio.to_thread(_pep, services, caller, request)
 
 
-def _authenticated(request: Request, services: Services) -> Caller:
+def authenticated(request: Request, services: Services) -> Caller:
+    """Return the service behind a key; raise UnauthenticatedError."""
     shown = request.scope.get("state", {}).get("client_certificate")
     address = request.client.host if request.client else "127.0.0.1"
     peer = Peer(address, tls=request.url.scheme == "https", certificate=shown)
@@ -104,15 +105,20 @@ def _device(caller: Caller, standpoint: Standpoint) -> DeviceContext:
     )
 
 
-def _pep(services: Services, caller: Caller, request: Request) -> Pep:
-    standpoint = services.point.pin()
+def context_of(services: Services, caller: Caller, request: Request, standpoint: Standpoint) -> Context:
+    """Return the circumstances under which a service calls."""
     ip = request.client.host if request.client else ""
-    context = Context(
+    return Context(
         now=services.clock.now(),
         network=NetworkContext(zone=standpoint.snapshot.zone_of(ip)) if ip else NetworkContext(),
         session=SessionContext(method=caller.method),
         device=_device(caller, standpoint),
     )
+
+
+def _pep(services: Services, caller: Caller, request: Request) -> Pep:
+    standpoint = services.point.pin()
+    context = context_of(services, caller, request, standpoint)
 
     def may(control: str) -> bool:
         resource = EntityUid.of("Control", control)

@@ -32,7 +32,7 @@ BODY_SECONDS = 30.0
 _SAFE = frozenset({"GET", "HEAD"})
 _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 # Here programs call, each with its own key and never a cookie: nothing a browser could send by itself.
-PROGRAMS = "/access/v1/"
+PROGRAMS = ("/access/v1/", "/scim/v2/")
 _DISCOVERY = "/.well-known/authzen-configuration"
 _OF_BROWSERS = ("origin", "sec-fetch-site", "cookie")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -250,7 +250,7 @@ class _Bounded:
 
 def _request_id_of(scope: Scope) -> dict[bytes, bytes]:
     """Return what a program's `X-Request-ID` is echoed as, on errors too (AuthZEN 1.0, 10.1.3)."""
-    if not scope["path"].startswith((PROGRAMS, _DISCOVERY)):
+    if not scope["path"].startswith((*PROGRAMS, _DISCOVERY)):
         return {}
     return dict([pair for pair in scope["headers"] if pair[0] == b"x-request-id"][:1])
 

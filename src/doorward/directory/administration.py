@@ -16,7 +16,7 @@ from doorward.core.model import Entity, EntityUid
 from doorward.core.provisioning import ORG
 from doorward.core.values import entity_to_json, uid_from_json
 from doorward.directory import plan as planning
-from doorward.directory.draft import Draft
+from doorward.directory.draft import Draft, MovedOnError
 from doorward.directory.duties import require_apart
 from doorward.directory.effective import is_asset, is_principal
 from doorward.directory.expected import require_expected
@@ -137,10 +137,10 @@ class Directory:
         return Draft(self._held, rules, self._clock.now())
 
     def provision(self, wanted: ProvisionPlan, *, operator: str) -> None:
-        """Carry out a source's plan; raise ConflictError if the directory changed since it was made."""
+        """Carry out a source's plan; raise MovedOnError if the directory changed since it was made."""
         with self._changing:
             if wanted.plan.delta.version != self.snapshot.version + 1:
-                raise ConflictError("the directory changed meanwhile", hint="Try again.")
+                raise MovedOnError("the directory changed meanwhile", hint="Try again.")
             if not wanted.empty:
                 self._commit(
                     wanted.plan.delta,

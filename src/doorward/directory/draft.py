@@ -25,6 +25,10 @@ from doorward.store.provisioning import ProvisioningChange
 _MOST_NAMESAKES = 1000
 
 
+class MovedOnError(ConflictError):
+    """The directory changed since a plan was made: make it again."""
+
+
 class ProvisionPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What one source's change would do; `plan.items` are the lines for the record.
 
@@ -180,7 +184,7 @@ class Draft:
             seen=self._now,
             attrs=attrs,
             parents=parents,
-            max_age=self._rules.max_age,
+            max_age=self._rules.posture_max_age if wanted.kind == "Device" else self._rules.max_age,
         )
         self._state(wanted.uid, said)
         return wanted

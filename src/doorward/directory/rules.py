@@ -20,6 +20,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     `clearance` say what membership of a group (by name, nested ones too) is worth here: nothing,
     unless named. `groups` are the patterns of groups it may bring, `adopt` those of names that an
     org file declares and it may take over. Without `govern` nobody governs Doorward by its words.
+    `max_age` seconds after a followed source last answered nothing it said counts any more,
+    `posture_max_age` seconds after it was said a device's posture does not.
     """
 
     source: str
@@ -32,6 +34,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     clearance: Mapping[str, int] = msgspec.field(default_factory=dict)
     adopt: tuple[str, ...] = ()
     max_age: float | None = None
+    posture_max_age: float | None = None
     govern: bool = False
 
     def entity_name(self, name: str) -> str:

@@ -1,6 +1,8 @@
 """The configuration: sections, and how the file is read."""
 
 from doorward.settings.file import CONFIG_NAME, load
+from doorward.settings.provisioning import ProvisioningSettings
+from doorward.settings.section import is_loopback
 from doorward.settings.sections import (
     AuditSettings,
     ControlSettings,
@@ -20,14 +22,14 @@ from doorward.settings.sections import (
     UpstreamCredential,
     UpstreamKind,
     UpstreamSettings,
-    is_loopback,
     split_listen,
 )
 
 __all__ = [
     "CONFIG_NAME", "AuditSettings", "ControlSettings", "GatewaySettings", "HeaderCredential",
     "IdentitySettings", "IntrospectionSettings", "IssuerSettings", "KeysSettings", "MtlsCredential",
-    "MtlsCredentialHolder", "PoliciesSettings", "S3Credential", "S3CredentialHolder", "Settings",
+    "MtlsCredentialHolder", "PoliciesSettings", "ProvisioningSettings", "S3Credential",
+    "S3CredentialHolder", "Settings",
     "TlsSettings",
     "UpstreamCredential", "UpstreamKind", "UpstreamSettings", "is_loopback", "load", "split_listen",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from doorward.core.errors import InvalidConfigError
+from doorward.settings.provisioning import ProvisioningSettings
 from doorward.settings.sections import (
     HeaderCredential,
     IntrospectionSettings,
@@ -112,6 +113,7 @@ def _fields_at(where: tuple[int | str, ...]) -> set[str]:
             "upstream": UpstreamSettings,
             "issuer": IssuerSettings,
             "introspection": IntrospectionSettings,
+            "provisioning": ProvisioningSettings,
             "credential": HeaderCredential,
             "s3": S3Credential,
             "mtls": MtlsCredential,

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -21,25 +16,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from doorward.settings.provisioning import ProvisioningSettings, require_sources_apart
+from doorward.settings.section import Secret, Section, is_loopback
+
 UpstreamKind = Literal[
     "openai", "anthropic", "ollama", "mlflow", "s3", "mcp", "chroma", "huggingface", "http"
 ]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name or address never leaves this machine."""
-    if host in {"localhost", ""}:
-        return host == "localhost"
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def split_listen(listen: str) -> tuple[str, int]:
@@ -132,26 +114,6 @@ class PoliciesSettings(Section):
 
     path: Path = Path("policies")
     mode: Literal["files", "reviewed"] = "files"
-
-
-def _resolved(reference: str) -> str:
-    """Resolve `${ENV}` and `file:PATH`; a literal secret in a config file is refused."""
-    if reference.startswith("file:"):
-        try:
-            return Path(reference.removeprefix("file:")).read_text(encoding="utf-8").strip()
-        except OSError as reason:
-            raise ValueError(f"the secret's file cannot be read ({reason.strerror})") from reason
-    names = _REFERENCE.findall(reference)
-    if not names:
-        raise ValueError("a literal secret does not belong here: write ${NAME} or file:PATH")
-    missing = [name for name in names if name not in os.environ]
-    if missing:
-        raise ValueError(f"the environment variable {missing[0]} is not set")
-    return _REFERENCE.sub(lambda match: os.environ[match[1]], reference)
-
-
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-Secret = Annotated[str, AfterValidator(_resolved), Field(repr=False)]
 
 
 class HeaderCredential(Section):
@@ -311,6 +273,7 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     upstream: tuple[UpstreamSettings, ...] = ()
     issuer: tuple[IssuerSettings, ...] = ()
+    provisioning: tuple[ProvisioningSettings, ...] = ()
     base: Path = Path()
     data: Path = Path(".doorward")
 
@@ -349,6 +312,7 @@ class Settings(BaseSettings):
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise ValueError(f"two upstreams are called `{min(twice)}`; names must differ")
+        require_sources_apart(self.provisioning, {one.issuer for one in self.issuer})
         if self.identity.test_minting and self.policies.mode == "reviewed":
             raise ValueError("[identity] test_minting is refused when policies are reviewed")
         if self.identity.test_minting and not is_loopback(split_listen(self.gateway.listen)[0]):
