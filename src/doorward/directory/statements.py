@@ -1,4 +1,4 @@
-"""Several sources speak of one entity: what then holds (docs/decisions/0005).
+"""Several sources speak of one entity: what then holds (docs/decisions/0006).
 
 Out is out: `active`, `managed` and `compliant` hold only if everyone who speaks of them says so and
 none of them is out of date. Of risk the highest holds, of clearance the lowest. Anything else is what
