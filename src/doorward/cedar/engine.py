@@ -21,6 +21,7 @@ from doorward.cedar.index import Index
 from doorward.cedar.possible import Outcome, possible
 from doorward.cedar.schema import Schema
 from doorward.cedar.scope import Asks, Rule
+from doorward.cedar.sieve import Sieve
 from doorward.cedar.slices import Answer, Slice, undecided
 from doorward.cedar.world import Lookup, Node, World
 from doorward.core.decision import AccessRequest, Effect
@@ -186,6 +187,30 @@ class Engine:
             target.as_resource or self._as_resource(target),
         )
         return actor, target, self._slices.get(key) or self._new_slice(key)
+
+    def sieve(self, request: AccessRequest, loaded: Loaded) -> Sieve | None:
+        """Return what tells which resources a request allows; its own is not read. None: it allows none.
+
+        The same as evaluating each request by itself, but what does not name the resource is done once.
+        """
+        known = self.schema.actions.get(request.action)
+        if known is None:
+            return None
+        try:
+            principal = loaded.node(request.principal) or loaded.stranger(request.principal)
+            record = types.taken(request.context.to_record(), known.context, "context")
+        except DoorwardError:
+            return None
+        return Sieve(
+            principal=principal,
+            action=request.action,
+            record=record,
+            world=loaded,
+            index=self._index,
+            tests=self._tests,
+            schema=self.schema,
+            strict=self._strict,
+        )
 
     @property
     def tier_1(self) -> Mapping[str, int]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Hashable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from typing import Any, Protocol
 
 import structlog
 
-from doorward.cedar.generated import Fast, joined
+from doorward.cedar.generated import Fast
+from doorward.cedar.world import Node, World
 
 log = structlog.get_logger()
 
@@ -179,3 +180,18 @@ class Functions:
         self._given.clear()
         self._written = 0
         self.counts["forgotten"] += 1
+
+
+def joined(made: Sequence[Fast]) -> Fast:
+    """Return one function of several."""
+    if len(made) == 1:
+        return made[0]
+    kept = tuple(made)
+
+    def fast(p: Node, r: Node, c: Any, world: World) -> int:
+        found = 0
+        for part in kept:
+            found |= part(p, r, c, world)
+        return found
+
+    return fast

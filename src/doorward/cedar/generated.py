@@ -23,6 +23,9 @@ from doorward.cedar.types import BOOL, LONG, STRING, EntityType, RecordType, Set
 from doorward.cedar.world import Node, World
 from doorward.core.model import EntityUid
 
+OnNode = Callable[[Node], bool]
+# Whether an expression has one value whatever the resource, and that value.
+Fold = Callable[[Mapping[str, Any]], tuple[bool, Any]]
 # Principal, resource, context (a `Context` or a record, as the function was made for), entities.
 Fast = Callable[[Node, Node, Any, World], int]
 Typed = tuple[str, Type | None]
@@ -61,21 +64,6 @@ def parts(
 def reading(fast: Fast, read: Reader) -> Fast:
     """Return a function of contexts that makes a record of each first."""
     return lambda p, r, c, world: fast(p, r, read(c), world)
-
-
-def joined(made: Sequence[Fast]) -> Fast:
-    """Return one function of several."""
-    if len(made) == 1:
-        return made[0]
-    kept = tuple(made)
-
-    def fast(p: Node, r: Node, c: Any, world: World) -> int:
-        found = 0
-        for part in kept:
-            found |= part(p, r, c, world)
-        return found
-
-    return fast
 
 
 class OddError(Exception):
@@ -344,6 +332,56 @@ def _direct(kind: Type | None) -> bool:
 
 def _same(kind: Type | None, other: Type | None) -> bool:
     return isinstance(kind, EntityType) or kind == other
+
+
+def of_resource(
+    conditions: Sequence[Mapping[str, Any]],
+    asks: Asks,
+    schema: Schema,
+    *,
+    constant: Fold,
+    known: Mapping[str, Any],
+) -> OnNode:
+    """Return a test of the resource alone: what `constant` knows stands in it as constants.
+
+    `known` are p, c and world, as `Fast` takes them, the context as a record.
+    """
+    writer = _Folding(schema, asks, constant)
+    source = writer.test(conditions)
+    writer.names |= known
+    exec(compile(source, "<sieve>", "exec"), writer.names)  # noqa: S102 -- see the head of the file
+    made: OnNode = writer.names["test"]
+    return made
+
+
+class _Folding(_Writer):
+    """Writes a function of the resource's node."""
+
+    def __init__(self, schema: Schema, asks: Asks, fold: Fold) -> None:
+        super().__init__(schema, asks)
+        self._fold = fold
+
+    def test(self, conditions: Sequence[Mapping[str, Any]]) -> str:
+        """Return the source of `test`, which says whether all conditions hold."""
+        condition = " and ".join([self._bool(part) for part in conditions])
+        return "\n".join(["def test(r):", *self._head(), f"    return {condition}", ""])
+
+    def value(self, tree: Mapping[str, Any]) -> Typed:
+        """Write a constant where there is one, else as ever."""
+        same, value = self._fold(tree)
+        if not same:
+            return super().value(tree)
+        if type(value) is bool:
+            return repr(value), BOOL
+        code, found = self._constant(value)
+        return code, found or self._type_of(tree)
+
+    def _type_of(self, tree: Mapping[str, Any]) -> Type | None:
+        """Return the type the schema gives an expression (of an empty set, say); its source is not kept."""
+        used = set(self._used)
+        found = super().value(tree)[1]
+        self._used = used
+        return found
 
 
 _SIDES = frozenset("pr")

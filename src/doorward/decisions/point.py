@@ -6,7 +6,7 @@ A `Standpoint` never changes: everything one request asks is answered on the sam
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -131,6 +131,36 @@ class Standpoint:
         supposed = Standpoint(self._engine, self.bundle, self.snapshot.with_delta(delta))
         supposed.entities_version = self.entities_version
         return supposed
+
+    def among(self, request: AccessRequest, resources: Iterable[EntityUid]) -> Iterator[EntityUid]:
+        """Yield the resources on which the request is allowed; its own is not read.
+
+        The same as `decide` for each, but what does not depend on the resource is evaluated once.
+        """
+        if self.refused(request) is not None:
+            return
+        sieve = self._engine.sieve(request, self._world)
+        if sieve is None:
+            return
+        allows, targets = sieve.allows, self._targets
+        for uid in resources:
+            node = targets.get(uid) or self._target(uid)
+            if node is not None and allows(node):
+                yield uid
+
+    def _target(self, uid: EntityUid) -> Node | None:
+        """Return a known resource as the engine reads it; None for one that no request is allowed on."""
+        if self.snapshot.resolve(uid) is None:
+            return None
+        try:
+            node = self._world.node(uid)
+        except InvalidRequestError:
+            return None
+        if node is not None:
+            if len(self._targets) >= _MAX_KNOWN:
+                self._targets.clear()
+            self._targets[uid] = node
+        return node
 
     def world(self, lookup: Lookup | None = None) -> Loaded:
         """Return the entities decisions read here; with `lookup` other ones, checked as they are read."""

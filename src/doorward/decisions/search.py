@@ -18,7 +18,6 @@ from doorward.core.model import EntityUid
 from doorward.decisions.conditions import Condition, boxes_of, condition_of
 from doorward.decisions.grid import Grid, grid_of
 from doorward.decisions.point import Standpoint
-from doorward.decisions.residual import Allowed
 from doorward.decisions.schema_actions import actions_of
 
 # More contexts than this are not tried one by one: the answer is then "only if", and says so.
@@ -125,7 +124,7 @@ def which_resources(
 ) -> Iterator[EntityUid]:
     """Yield the resources of a list (see `registered`) that are allowed now."""
     nobody = EntityUid(principal.type, "")  # each resource takes its place
-    yield from Allowed(AccessRequest(principal, action, nobody, context), standpoint).among(among)
+    yield from standpoint.among(AccessRequest(principal, action, nobody, context), among)
 
 
 def which_actions(
