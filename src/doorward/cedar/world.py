@@ -129,6 +129,24 @@ class World:
         return _NONE if entity is None else entity.parents
 
 
+class Overlay(World):
+    """A world with one entity more, or another in its place; everything else is read where it lies."""
+
+    __slots__ = ("_base", "_uid")
+
+    def __init__(self, base: World, entity: Entity) -> None:
+        """Lay one entity over `base`, which never hears of it."""
+        lookup = base._lookup  # noqa: SLF001 -- its own kind
+        super().__init__(lambda uid: entity if uid == entity.uid else lookup(uid), base._schema)  # noqa: SLF001 -- as above
+        self._base, self._uid = base, entity.uid
+        self._checked = base._checked  # noqa: SLF001 -- as above
+        self.strangers = base.strangers
+
+    def node(self, uid: EntityUid) -> Node | None:
+        """Return an entity, as `World` does."""
+        return super().node(uid) if uid == self._uid else self._base.node(uid)
+
+
 class _View(Mapping[EntityUid, Entity]):
     """The entities as stated, for those who read them one by one."""
 

@@ -83,20 +83,25 @@ class _Reading(msgspec.Struct, frozen=True):
 _UNKNOWN = _Reading(true=False, false=False, error=False, known=False)
 
 
-def bounds(residual: Residual, *, kind: str, always: frozenset[str] = frozenset()) -> Bounds:
+def bounds(
+    residual: Residual, *, kind: str, always: frozenset[str] = frozenset(), barred: Iterable[Filter] = ()
+) -> Bounds:
     """Return what the policies allow among resources of one type.
 
-    `always` are the attributes that every one of them has, `kind` is the full name of the type.
+    `always` are the attributes that every one of them has, `kind` is the full name of the type. What a
+    filter of `barred` holds for is not allowed; unlike a forbid, one that errs bars nothing.
     """
     permits = [_read(one, kind, always) for one in residual.permits]
     forbids = [_read(one, kind, always) for one in residual.forbids]
-    sure = both([either([one.true for one in permits]), *(one.false for one in forbids)])
-    known = all(one.known for one in (*permits, *forbids))
+    bars = [_read(one, kind, always) for one in barred]
+    free = [either([one.false, one.error]) for one in bars]
+    sure = both([either([one.true for one in permits]), *(one.false for one in forbids), *free])
+    known = all(one.known for one in (*permits, *forbids, *bars))
     if known:
         possible = sure
     else:
         denied = either([both([either([p.false, p.error]) for p in permits])])
-        forbidden = [either([one.true, one.error]) for one in forbids]
+        forbidden = [*(either([one.true, one.error]) for one in forbids), *(one.true for one in bars)]
         possible = opposite(either([denied, *forbidden]))
     if leaves(sure) + leaves(possible) > MOST_LEAVES:
         return UNDECIDED

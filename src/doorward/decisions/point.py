@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from doorward.cedar.engine import Answer, Engine, Loaded
+from doorward.cedar.schema import Schema
 from doorward.cedar.scope import Rule
 from doorward.cedar.slices import Slice
 from doorward.cedar.world import Lookup, Node
@@ -58,6 +59,11 @@ class Standpoint:
         self._decided = 0
         self._inputs = Inputs(snapshot, engine.literals)
         self._explanation = Explanation(engine, snapshot)
+
+    @property
+    def schema(self) -> Schema:
+        """Return the schema requests and entities are checked against."""
+        return self._engine.schema
 
     def decide(self, request: AccessRequest) -> Decision:
         """Return the decision on `request`. No I/O, never raises: what cannot be decided is denied."""

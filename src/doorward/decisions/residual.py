@@ -20,6 +20,7 @@ from doorward.cedar.engine import Loaded
 from doorward.core import filters
 from doorward.core.decision import AccessRequest
 from doorward.core.errors import DoorwardError
+from doorward.core.feed import PolicyText
 from doorward.core.filters import Comparison, Filter, Residual
 from doorward.core.model import Entity, EntityUid, Value
 from doorward.decisions.filtering import Test, conjunction, disjunction, negation, verdict_of
@@ -37,6 +38,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 class Allowed:
     """Tell which resources one question allows; `residual` is the tree, `among` applies it.
 
+    `rules` are the policies that speak of the question, each with what is left of it.
     `fits` is False where the question fits no action of the schema: then every answer is a denial, and
     the residual says nothing.
     """
@@ -60,10 +62,12 @@ class Allowed:
             self.fits = True
         except DoorwardError:
             self.fits, self.residual = False, Residual((filters.Unknown("the question does not fit"),))
+            self.rules: tuple[tuple[PolicyText, Filter], ...] = ()
             return
-        trees = [policy.tree for policy in (*bundle.policies, *bundle.guardrails)]
+        self.rules = tuple(self._rules((*bundle.policies, *bundle.guardrails)))
         self.residual = Residual(
-            permits=tuple(self._rules(trees, "permit")), forbids=tuple(self._rules(trees, "forbid"))
+            permits=tuple(one for policy, one in self.rules if policy.effect == "permit"),
+            forbids=tuple(one for policy, one in self.rules if policy.effect != "permit"),
         )
 
     def among(self, resources: Iterable[EntityUid]) -> Iterator[EntityUid]:
@@ -103,9 +107,10 @@ class Allowed:
             self._above[resource.parents] = found
         return found
 
-    def _rules(self, trees: Iterable[Mapping[str, Any]], effect: str) -> Iterator[Filter]:
-        for tree in trees:
-            if tree["effect"] != effect or not self._speaks(tree):
+    def _rules(self, policies: Iterable[PolicyText]) -> Iterator[tuple[PolicyText, Filter]]:
+        for policy in policies:
+            tree = policy.tree
+            if not self._speaks(tree):
                 continue
             parts = [_side(scope.side(tree["resource"]))]
             for condition in tree.get("conditions", ()):
@@ -113,7 +118,7 @@ class Allowed:
                 parts.append(part if condition["kind"] == "when" else negation(part))
             whole = conjunction(parts)
             if whole != _NEVER:
-                yield whole
+                yield policy, whole
 
     def _speaks(self, tree: Mapping[str, Any]) -> bool:
         """Return whether a policy's scope holds for principal and action."""

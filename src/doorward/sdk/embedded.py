@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ import structlog
 
 from doorward.core.decision import AccessRequest, Decision
 from doorward.core.errors import DoorwardError, InvalidConfigError
+from doorward.core.model import NAMESPACE, EntityUid
 from doorward.decisions import point
-from doorward.decisions.question import Question, answer
+from doorward.decisions.listing import Listing
+from doorward.decisions.question import Question, answer, request_of
 from doorward.directory.org import offline_snapshot, parse
 from doorward.directory.schema_attributes import vocabulary_of
 from doorward.policies.workspace import Workspace
@@ -75,6 +77,29 @@ class DecisionPoint:
     ) -> Decision:
         """Return the same; a decision takes microseconds, so nothing is handed to a thread."""
         return self.can(principal, action, resource, context=context)
+
+    def listing(
+        self,
+        principal: Name,
+        action: str,
+        resource_type: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        keeps: Collection[str] = (),
+    ) -> Listing:
+        """Return what may be shown of many resources of one type, for a list another system holds.
+
+        Unlike `can` it raises: InvalidRequestError for a question that cannot be read.
+        """
+        kind = resource_type if "::" in resource_type else f"{NAMESPACE}::{resource_type}"
+        question = Question(
+            principal=uid_of(principal).cedar,
+            action=action,
+            resource=EntityUid(kind, "").cedar,
+            context=dict(context or {}),
+        )
+        standpoint = self._point.pin()
+        return Listing(request_of(question, standpoint.snapshot, self._now()), standpoint, keeps=keeps)
 
     def decide(self, request: AccessRequest) -> Decision:
         """Return the decision on a whole request, without an explanation."""
