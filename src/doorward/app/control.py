@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from doorward import telemetry
-from doorward.app import certificates
+from doorward.app import certificates, sources
 from doorward.app.checkpoint_keys import CheckpointKeys
 from doorward.app.naming import audience_of, issuer_of
 from doorward.app.supervisor import prepare_data, set_when_asked
@@ -58,6 +58,7 @@ async def run_control(settings: Settings, *, lifeline: int | None = None) -> Non
                 services.workspace.watch(_publisher(services, feed), _reporter(feed)),
                 _checkpointer(services.custodian, settings).keep(),
                 certificates.keep_issued(settings, services.device_authority, services.clock),
+                sources.keep_aging(services.directory),
             ):
                 await serve(
                     build(services),

@@ -18,9 +18,10 @@ _CERTIFICATE_FILE, _KEY_FILE = 0o644, 0o600
 
 def register(app: typer.Typer) -> None:
     """Add `devices` and its commands."""
-    noun = typer.Typer(help="Devices: list, enrol, revoke.", invoke_without_command=True)
+    noun = typer.Typer(help="Devices: list, state their posture, enrol, revoke.", invoke_without_command=True)
     noun.callback()(guarded(_default))
-    for name, command in (("list", list_devices), ("enrol", enrol), ("revoke", revoke)):
+    commands = (("list", list_devices), ("set", set_posture), ("enrol", enrol), ("revoke", revoke))
+    for name, command in commands:
         noun.command(name)(guarded(command))
     app.add_typer(noun, name="devices")
 
@@ -38,6 +39,37 @@ def list_devices(*, data: DataOption = DEFAULT_DATA, as_json: JsonFlag = False) 
         return
     columns = ("name", "owner", "managed", "compliant", "active", "certificates until")
     table(columns, [_row(device) for device in devices])
+
+
+def set_posture(  # noqa: PLR0913 -- one per option
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The device.")],
+    *,
+    managed: Annotated[bool | None, typer.Option("--managed/--unmanaged")] = None,
+    compliant: Annotated[bool | None, typer.Option("--compliant/--not-compliant")] = None,
+    active: Annotated[bool | None, typer.Option("--active/--inactive")] = None,
+    platform: Annotated[str | None, typer.Option(help="Such as linux or macos.")] = None,
+    max_age: Annotated[
+        int | None, typer.Option(help="Seconds this counts; afterwards neither managed nor compliant.")
+    ] = None,
+    data: DataOption = DEFAULT_DATA,
+    as_json: JsonFlag = False,
+) -> None:
+    """State a device's posture; it is managed and compliant only if every source says so."""
+    given = {"managed": managed, "compliant": compliant, "active": active, "platform": platform}
+    body = {key: value for key, value in given.items() if value is not None}
+    if not body:
+        raise InvalidRequestError(
+            "nothing is stated", hint="Say --compliant or --not-compliant, for instance."
+        )
+    device = call(data, "PATCH", f"/api/v1/devices/{quote(name, safe='')}", body | {"max_age": max_age})
+    if as_json:
+        emit_json(device)
+        return
+    said = ", ".join(word if device[word] else f"not {word}" for word in ("managed", "compliant", "active"))
+    say(f"{device['name']} is {said}.")
+    for source, one in device["sources"].items():
+        aged = " (out of date)" if one["stale"] else ""
+        say(f"  {source:<16} {', '.join(f'{k}={v}' for k, v in one['states'].items())}{aged}")
 
 
 def enrol(

@@ -34,6 +34,19 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Statements = Mapping[str, Statement]
+
+
+class Vouched(msgspec.Struct, frozen=True):
+    """When a followed source last answered whole, and for how many seconds that counts (None: for good)."""
+
+    seen: datetime
+    max_age: float | None = None
+
+    def stale(self, now: datetime) -> bool:
+        """Return whether nothing the source said counts any more."""
+        return self.max_age is not None and now - self.seen > timedelta(seconds=self.max_age)
+
+
 # (source, kind, id): how a provisioned object is found.
 ObjectKey = tuple[str, str, str]
 

@@ -13,30 +13,25 @@ from msgspec.structs import replace
 from doorward.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from doorward.core.feed import Delta, Known
 from doorward.core.model import Entity, EntityUid
-from doorward.core.provisioning import ORG
+from doorward.core.provisioning import Vouched
 from doorward.core.values import entity_to_json, uid_from_json
 from doorward.directory import plan as planning
-from doorward.directory.draft import Draft, MovedOnError
 from doorward.directory.duties import require_apart
 from doorward.directory.effective import is_asset, is_principal
 from doorward.directory.expected import require_expected
+from doorward.directory.listening import Listening
 from doorward.directory.plan import Held, Plan
 from doorward.directory.registry import Registry
 from doorward.directory.snapshot import Snapshot
-from doorward.directory.statements import merged, of_entity
 from doorward.directory.vocabulary import ASSETS, ENVIRONMENTS, environment
 from doorward.store.history import Entry, Lowering
-from doorward.store.provisioning import ProvisioningChange
 
 if TYPE_CHECKING:
     from doorward.core.accounts import AccountRepository
     from doorward.core.clock import Clock
     from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
     from doorward.core.ids import IdSource
-    from doorward.core.provisioning import Statement
-    from doorward.directory.draft import ProvisionPlan
     from doorward.directory.org import Org
-    from doorward.directory.rules import Rules
     from doorward.store.opened import Store
 
 PEOPLE = ("User", "Service", "Agent")
@@ -45,7 +40,7 @@ _ITSELF = "doorward"
 log = structlog.get_logger()
 
 
-class Directory:
+class Directory(Listening):
     """Hold the current snapshot, write changes to the store, tell subscribers. Thread-safe.
 
     A change is in the store before `snapshot` shows it and before a subscriber hears of it;
@@ -54,6 +49,7 @@ class Directory:
 
     def __init__(self, store: Store, clock: Clock, ids: IdSource) -> None:
         """Read the state from an open store."""
+        super().__init__()
         self._history = store.history
         self._accounts: AccountRepository = store.accounts
         self._clock = clock
@@ -124,73 +120,6 @@ class Directory:
             if plan.items:
                 self._commit(plan.delta, operator, declared=plan.declared, provisioning=plan.change)
             return plan
-
-    # What sources outside say
-
-    @property
-    def registry(self) -> Registry:
-        """Return what sources outside provision and state, as it is now."""
-        return self._held.registry
-
-    def draft(self, rules: Rules) -> Draft:
-        """Begin a change of one source, from what is held now."""
-        return Draft(self._held, rules, self._clock.now())
-
-    def provision(self, wanted: ProvisionPlan, *, operator: str) -> None:
-        """Carry out a source's plan; raise MovedOnError if the directory changed since it was made."""
-        with self._changing:
-            if wanted.plan.delta.version != self.snapshot.version + 1:
-                raise MovedOnError("the directory changed meanwhile", hint="Try again.")
-            if not wanted.empty:
-                self._commit(
-                    wanted.plan.delta,
-                    operator,
-                    declared=wanted.plan.declared,
-                    certificates_revoked=wanted.certificates_revoked,
-                    provisioning=self._sparing_the_last(wanted.change),
-                )
-
-    def state(self, statement: Statement, *, operator: str) -> None:
-        """Keep what a source says of one known entity, beside what others say; raise NotFoundError."""
-        with self._changing:
-            uid = statement.uid
-            self._require(uid, right_kind=True)
-            statements = {**self.registry.stated(uid), statement.source: statement}
-            said = [statement]
-            if ORG not in statements and self.registry.object_of(uid) is None:
-                said.append(of_entity(self.snapshot.stated[uid]))
-                statements[ORG] = said[-1]
-            after = merged(uid, statements, self._clock.now(), self._held.vouched)
-            changed = () if after == self.snapshot.stated[uid] else (entity_to_json(after),)
-            change = ProvisioningChange(statements=tuple(said))
-            self._commit(self._delta(entities=changed), operator, provisioning=change)
-
-    def vouch(self, source: str, seen: datetime) -> None:
-        """Note that a followed source answered whole: what it says is as fresh as `seen`."""
-        with self._changing:
-            self._held = replace(self._held, vouched={**self._held.vouched, source: seen})
-        self.age()
-
-    def age(self) -> int:
-        """Let what nobody vouches for any more take its most restrictive value, or come back.
-
-        Returns how many entities changed. Statements without an age limit are not looked at.
-        """
-        with self._changing:
-            now, held = self._clock.now(), self._held
-            aging = {
-                uid: merged(uid, by_source, now, held.vouched)
-                for uid, by_source in held.registry.statements.items()
-                if any(one.max_age is not None for one in by_source.values())
-            }
-            changed = [
-                e
-                for uid, e in aging.items()
-                if uid in held.snapshot.stated and held.snapshot.stated[uid] != e
-            ]
-            if changed:
-                self._commit(self._delta(entities=tuple(map(entity_to_json, changed))), "age")
-            return len(changed)
 
     # Keys, certificates, identities, tokens
 
@@ -352,11 +281,6 @@ class Directory:
                 hint="Name them in the file, or enrol someone else's passkey first.",
             )
 
-    def _sparing_the_last(self, change: ProvisioningChange) -> ProvisioningChange:
-        """Keep the passkeys of the last who have any: without one, a new link makes a new admin."""
-        holders = {p.principal for p in self._accounts.list_passkeys()} if change.forgotten else set()
-        return replace(change, forgotten=()) if holders and holders <= {*change.forgotten} else change
-
     def _delta(self, **fields: Any) -> Delta:
         return Delta(version=self.snapshot.version + 1, **fields)
 
@@ -391,5 +315,6 @@ class Directory:
                 log.exception("directory_subscriber_failed", version=delta.version)
 
 
-def _vouched(store: Store) -> dict[str, datetime]:
-    return {name: state.seen for name, state in store.sources.load().items() if state.seen is not None}
+def _vouched(store: Store) -> dict[str, Vouched]:
+    states = store.sources.load().values()
+    return {state.name: Vouched(state.seen) for state in states if state.seen is not None}

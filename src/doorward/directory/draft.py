@@ -184,7 +184,7 @@ class Draft:
             seen=self._now,
             attrs=attrs,
             parents=parents,
-            max_age=self._rules.posture_max_age if wanted.kind == "Device" else self._rules.max_age,
+            max_age=self._rules.posture_max_age if wanted.kind == "Device" else None,
         )
         self._state(wanted.uid, said)
         return wanted

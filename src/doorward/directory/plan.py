@@ -13,6 +13,7 @@ from doorward.core.errors import ConflictError, InvalidConfigError
 from doorward.core.feed import Delta
 from doorward.core.identity import DeviceCertificate, IdentityLink
 from doorward.core.model import Entity, EntityUid
+from doorward.core.provisioning import Vouched
 from doorward.core.values import entity_to_json, uid_to_json
 from doorward.directory.beside import Beside
 from doorward.directory.duties import require_apart
@@ -67,14 +68,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 class Held(msgspec.Struct, frozen=True, kw_only=True):
     """What is known now, and what only administration needs to know beside it.
 
-    `vouched` is when each followed source last answered whole.
+    `vouched` is when each followed source last answered whole, and for how long that counts.
     """
 
     snapshot: Snapshot
     declared: Declared = frozenset()
     certificates_revoked: frozenset[str] = frozenset()
     registry: Registry = msgspec.field(default_factory=lambda: Registry.of((), ()))
-    vouched: dict[str, datetime] = msgspec.field(default_factory=dict)
+    vouched: dict[str, Vouched] = msgspec.field(default_factory=dict)
 
 
 def make(org: Org, held: Held, now: datetime, *, prune: bool) -> Plan:

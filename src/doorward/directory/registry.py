@@ -19,24 +19,27 @@ def folded(name: str) -> str:
 class Registry:
     """Hold provisioned objects and all statements; `changed` makes the next version."""
 
-    __slots__ = ("_by_name", "_by_uid", "_members", "objects", "statements")
+    __slots__ = ("_by_name", "_by_uid", "_members", "aging", "objects", "statements")
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 -- one per table; only `of` and `changed` call it
         self,
         objects: Shards[ObjectKey, Provisioned],
         statements: Shards[EntityUid, Statements],
         by_uid: Shards[EntityUid, ObjectKey],
         by_name: Shards[tuple[str, ...], str],
         members: Shards[tuple[str, EntityUid], frozenset[EntityUid]],
+        aging: Shards[EntityUid, None],
     ) -> None:
         """Keep the tables; use `of` and `changed`."""
         self.objects, self.statements = objects, statements
         self._by_uid, self._by_name, self._members = by_uid, by_name, members
+        # Those of whom something is stated that counts for a time only.
+        self.aging = aging
 
     @classmethod
     def of(cls, objects: Iterable[Provisioned], statements: Iterable[Statement]) -> Registry:
         """Index what was loaded."""
-        empty = cls(Shards.of({}), Shards.of({}), Shards.of({}), Shards.of({}), Shards.of({}))
+        empty = cls(*(Shards.of({}) for _ in range(6)))
         return empty.changed(objects, statements)
 
     def changed(
@@ -65,6 +68,10 @@ class Registry:
             ),
             self._by_name.changed(names, old_names),
             self._regrouped(said, unsaid),
+            self.aging.changed(
+                {one.uid: None for one in said.values() if one.max_age is not None},
+                {uid for uid, _ in unsaid} - {uid for uid, _ in said},
+            ),
         )
 
     def object_of(self, uid: EntityUid) -> Provisioned | None:

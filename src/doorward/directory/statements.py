@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
-
-import msgspec
+from typing import Any, Final
 
 from doorward.core.errors import ConflictError
 from doorward.core.model import Entity, EntityUid, Value
-from doorward.core.provisioning import ORG, Statement, Statements
+from doorward.core.provisioning import ORG, Statement, Statements, Vouched
 from doorward.directory.views import plain
 from doorward.directory.vocabulary import MAX_RISK
 
@@ -28,7 +26,7 @@ _ALWAYS: Final = datetime.fromtimestamp(0, UTC)
 _ALL_MUST_SAY: Final = frozenset({"active", "managed", "compliant"})
 
 
-def merged(uid: EntityUid, statements: Statements, now: datetime, vouched: Mapping[str, datetime]) -> Entity:
+def merged(uid: EntityUid, statements: Statements, now: datetime, vouched: Mapping[str, Vouched]) -> Entity:
     """Return the entity that several statements make together at a time.
 
     `vouched` is when a followed source last answered whole: what it said is then as fresh as that.
@@ -52,6 +50,20 @@ def of_entity(entity: Entity) -> Statement:
     )
 
 
+def shown(statements: Statements, now: datetime, vouched: Mapping[str, Vouched]) -> dict[str, Any]:
+    """Return by source what it states, as plain JSON, since when, and whether it still counts."""
+    return {
+        source: {
+            "states": {name: plain(value) for name, value in sorted(one.attrs.items())},
+            "in": sorted(str(parent) for parent in one.parents),
+            "seen": None if source == ORG else _seen(one, vouched).isoformat(),
+            "max_age": one.max_age if source not in vouched else vouched[source].max_age,
+            "stale": is_stale(one, now, vouched),
+        }
+        for source, one in sorted(statements.items())
+    }
+
+
 def require_no_contradiction(statements: Statements, place: str) -> None:
     """Raise ConflictError if a file states what an outside source states differently."""
     file = statements.get(ORG)
@@ -67,14 +79,19 @@ def require_no_contradiction(statements: Statements, place: str) -> None:
                 )
 
 
-def is_stale(statement: Statement, now: datetime, vouched: Mapping[str, datetime]) -> bool:
+def is_stale(statement: Statement, now: datetime, vouched: Mapping[str, Vouched]) -> bool:
     """Return whether nobody has vouched for a statement for longer than it may be."""
-    seen = max(statement.seen, vouched.get(statement.source, statement.seen))
-    return msgspec.structs.replace(statement, seen=seen).stale(now)
+    source = vouched.get(statement.source)
+    return statement.stale(now) or (source is not None and source.stale(now))
 
 
-def _current(statement: Statement, now: datetime, vouched: Mapping[str, datetime]) -> Mapping[str, Value]:
-    if statement.max_age is None or not is_stale(statement, now, vouched):
+def _seen(statement: Statement, vouched: Mapping[str, Vouched]) -> datetime:
+    source = vouched.get(statement.source)
+    return statement.seen if source is None else max(statement.seen, source.seen)
+
+
+def _current(statement: Statement, now: datetime, vouched: Mapping[str, Vouched]) -> Mapping[str, Value]:
+    if not is_stale(statement, now, vouched):
         return statement.attrs
     return {name: RESTRICTIVE[name] for name in statement.attrs if name in RESTRICTIVE}
 

@@ -13,7 +13,7 @@ from doorward.core.errors import ConflictError, InvalidRequestError
 from doorward.core.identity import DeviceCertificate, KeyRecord
 from doorward.core.ids import IdSource
 from doorward.core.model import Entity, EntityUid, Value
-from doorward.core.provisioning import ORG, Provisioned, Statement
+from doorward.core.provisioning import ORG, Provisioned, Statement, Vouched
 from doorward.directory.administration import Directory
 from doorward.directory.draft import Draft
 from doorward.directory.org import parse
@@ -291,17 +291,17 @@ class TestAge:
         assert world.entity(self.LAPTOP).attrs["platform"] == "linux"
 
     def test_a_source_that_answers_no_more_takes_its_people_out_after_max_age(self, world: World) -> None:
-        ldap = Rules(source="ldap:corp", max_age=3600)
+        ldap = Rules(source="ldap:corp")
         world.join("1", "dana", rules=ldap)
         world.clock.advance(3000)
-        world.directory.vouch("ldap:corp", world.clock.now())
+        world.directory.vouch("ldap:corp", Vouched(world.clock.now(), 3600))
         world.clock.advance(3000)
         world.directory.age()
         assert world.directory.snapshot.is_active(DANA)
         world.clock.advance(700)
         world.directory.age()
         assert not world.directory.snapshot.is_active(DANA)
-        world.directory.vouch("ldap:corp", world.clock.now())
+        world.directory.vouch("ldap:corp", Vouched(world.clock.now(), 3600))
         assert world.directory.snapshot.is_active(DANA)
 
     def test_what_a_file_says_does_not_age(self, world: World) -> None:

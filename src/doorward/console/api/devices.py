@@ -15,13 +15,28 @@ from doorward.console.paging import Listing, tagged
 from doorward.core.errors import NotFoundError
 from doorward.core.identity import DeviceCertificate
 from doorward.core.model import Action, Entity, EntityUid
+from doorward.core.provisioning import Statement
 from doorward.directory import views
 from doorward.identity.certificates import MAX_CSR
 
 if TYPE_CHECKING:
     from doorward.console.services import Services
 
+# The source of what is stated through this API.
+MANAGEMENT = "management"
 _SHOWN = ("active", "managed", "compliant", "owner", "platform", "environment")
+
+
+class PostureRequest(BaseModel):
+    """What is known of a device; `max_age` is for how many seconds it counts, without one for good."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    managed: bool | None = None
+    compliant: bool | None = None
+    active: bool | None = None
+    platform: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    max_age: Annotated[int, Field(gt=0)] | None = None
 
 
 class CertificateRequest(BaseModel):
@@ -63,7 +78,37 @@ def router(services: Services) -> APIRouter:
     ) -> dict[str, Any]:
         """Return the device of this name: its id alone, or in full where two share it."""
         found = views.only(services.directory.devices(), name)
-        return _shown(found, services.directory.snapshot.certificates.values())
+        return _one(services, found)
+
+    @routes.patch("/devices/{name:path}")
+    async def set_posture(
+        name: str,
+        wanted: PostureRequest,
+        request: Request,
+        actor: Annotated[Actor, Depends(govern(Action.ASSIGN, "directory"))],
+    ) -> dict[str, Any]:
+        """State a device's posture, beside what files and device managers state; the strictest holds."""
+        device = views.only(services.directory.devices(), name).uid
+        said = wanted.model_dump(exclude={"max_age"}, exclude_unset=True, exclude_none=True)
+        await issuance.put_on_record(
+            services,
+            request,
+            actor,
+            action=Action.ASSIGN,
+            resource=device,
+            detail=f"the posture of {device}",
+            changes={**said, "max_age": wanted.max_age},
+        )
+        before = services.directory.registry.stated(device).get(MANAGEMENT)
+        statement = Statement(
+            uid=device,
+            source=MANAGEMENT,
+            seen=services.clock.now(),
+            attrs={**(before.attrs if before is not None else {}), **said},
+            max_age=wanted.max_age,
+        )
+        await asyncio.to_thread(services.directory.state, statement, operator=actor.name)
+        return _one(services, views.only(services.directory.devices(), name))
 
     @routes.post("/devices/{name:path}/certificate", status_code=201)
     async def enrol_device(
@@ -120,6 +165,11 @@ def router(services: Services) -> APIRouter:
         return {"device": name, "revoked": revoked}
 
     return routes
+
+
+def _one(services: Services, device: Entity) -> dict[str, Any]:
+    shown = _shown(device, services.directory.snapshot.certificates.values())
+    return shown | {"sources": services.directory.sources(device.uid)}
 
 
 def _shown(device: Entity, certificates: Any) -> dict[str, Any]:

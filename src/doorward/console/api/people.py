@@ -33,6 +33,7 @@ def router(services: Services) -> APIRouter:
     ) -> dict[str, Any]:
         """Return the user, service or agent of this name: its id alone, or in full where two share it."""
         found = views.only(services.directory.people(), name)
-        return views.principals([found], services.directory.snapshot)[0]
+        known = views.principals([found], services.directory.snapshot)[0]
+        return known | {"sources": services.directory.sources(found.uid)}
 
     return routes
