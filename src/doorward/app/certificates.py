@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from doorward.core.clock import Clock
 from doorward.core.errors import InvalidConfigError, UnavailableError
 from doorward.identity.device_authority import DeviceAuthority
-from doorward.identity.tls import TlsFiles, files_of, reload, server_context
+from doorward.identity.spiffe import read_bundle
+from doorward.identity.strict_jose import TokenFaultError
+from doorward.identity.tls import TlsFiles, files_of, reload, server_context, trust
 from doorward.settings import Settings, split_listen
 
 CONTROL = "control"
@@ -20,6 +24,7 @@ GATEWAY = "gateway"
 _ISSUE_EVERY = 3600.0
 # A rotated CA must be trusted before the first certificate it signs is shown.
 _LOOK_EVERY = 1.0
+_LOOK_FOR_AUTHORITIES = 2.0
 _PATIENCE, _LOOK_AGAIN = 60.0, 0.05
 _log = structlog.get_logger()
 
@@ -35,7 +40,19 @@ def files(settings: Settings, role: str) -> TlsFiles | None:
 def context(settings: Settings, role: str) -> ssl.SSLContext | None:
     """Return the TLS context of a role's listener, None for plain HTTP (loopback only)."""
     chosen = files(settings, role)
-    return None if chosen is None else server_context(chosen)
+    if chosen is None:
+        return None
+    return server_context(chosen, authorities=_authorities(settings) if role == GATEWAY else ())
+
+
+def _authorities(settings: Settings) -> tuple[bytes, ...]:
+    """Return the authorities of every configured trust domain; one that cannot be read is told elsewhere."""
+    found: list[bytes] = []
+    for domain in settings.spiffe:
+        with contextlib.suppress(OSError, TokenFaultError):
+            bundle = read_bundle(settings.resolve(domain.bundle).read_bytes())
+            found += [one.public_bytes(Encoding.DER) for one in bundle.authorities]
+    return tuple(found)
 
 
 def issue(settings: Settings, authority: DeviceAuthority, clock: Clock) -> None:
@@ -67,6 +84,18 @@ async def keep_issued(settings: Settings, authority: DeviceAuthority, clock: Clo
     while True:
         await asyncio.sleep(_ISSUE_EVERY)
         await asyncio.to_thread(issue, settings, authority, clock)
+
+
+async def keep_trusting(served: ssl.SSLContext | None, settings: Settings) -> None:
+    """Let TLS accept new authorities of trust domains soon after their bundle has them, until cancelled."""
+    if served is None or not settings.spiffe:
+        return
+    seen = _authorities(settings)
+    while True:
+        await asyncio.sleep(_LOOK_FOR_AUTHORITIES)
+        now = await asyncio.to_thread(_authorities, settings)
+        trust(served, [one for one in now if one not in seen])
+        seen = now
 
 
 async def keep_loaded(served: ssl.SSLContext | None, chosen: TlsFiles | None) -> None:

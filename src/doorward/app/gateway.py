@@ -108,6 +108,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         nonces=Nonces(shared_key(settings.data), clock) if settings.identity.dpop_nonce else None,
         uses=uses,
         resolve=settings.resolve,
+        spiffe=settings.spiffe,
         addresses=(listen_url_of(settings),),
     )
     async with (
@@ -132,6 +133,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         renewal = asyncio.create_task(
             certificates.keep_loaded(tls, certificates.files(settings, certificates.GATEWAY))
         )
+        trusting = asyncio.create_task(certificates.keep_trusting(tls, settings))
         saving = asyncio.create_task(_keep_uses(uses, world))
         stop = asyncio.Event()
         asking = asyncio.create_task(set_when_asked(stop, lifeline))
@@ -140,6 +142,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         finally:
             renewal.cancel()
             saving.cancel()
+            trusting.cancel()
             uses.save()
             asking.cancel()
             await authenticator.close()

@@ -17,6 +17,7 @@ class Method(StrEnum):
     SIGNATURE = "s3-signature"
     TOKEN = "token"  # noqa: S105 -- a word, no secret
     CERTIFICATE = "certificate"
+    SVID = "svid"
 
 
 class Bounds(msgspec.Struct, frozen=True, omit_defaults=True):

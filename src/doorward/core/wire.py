@@ -13,11 +13,15 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """State the other end of the connection; `certificate` is the verified client's DER."""
+    """State the other end of the connection; `certificate` is the verified client's DER.
+
+    `chain` is how TLS verified it, from the certificate itself upwards (DER); only workloads' needs it.
+    """
 
     ip: str
     tls: bool = False
     certificate: bytes | None = None
+    chain: tuple[bytes, ...] = ()
 
 
 class Body(Protocol):

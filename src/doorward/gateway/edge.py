@@ -24,6 +24,7 @@ from doorward.gateway.canonical import Head, read
 from doorward.gateway.connection import GuardedServer
 from doorward.gateway.faults import origin_of
 from doorward.gateway.refusal import of_error, problem
+from doorward.identity.tls import chain_of
 from doorward.settings import GatewaySettings, is_loopback, split_listen
 
 _log = structlog.get_logger()
@@ -277,7 +278,8 @@ def _peer(wire: web.BaseRequest) -> Peer:
     mapped = getattr(address, "ipv4_mapped", None)
     session: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     certificate = session.getpeercert(binary_form=True) if session is not None else None
-    return Peer(ip=str(mapped or address), tls=session is not None, certificate=certificate)
+    chain = chain_of(session) if session is not None and certificate is not None else ()
+    return Peer(ip=str(mapped or address), tls=session is not None, certificate=certificate, chain=chain)
 
 
 def _headers(answer: Answer, *, empty: bool = False) -> CIMultiDict[str]:

@@ -10,11 +10,12 @@ import msgspec
 
 from doorward.core.clock import Clock
 from doorward.core.errors import InvalidConfigError
-from doorward.identity import claims
+from doorward.identity import claims, svids
 from doorward.identity.claims import VerifiedToken
 from doorward.identity.introspection import Introspector
 from doorward.identity.issuer_keys import FedKeys, Fetch, FetchedKeys, KeySource
 from doorward.identity.key_sets import ALGORITHMS, signature_holds
+from doorward.identity.spiffe import TrustDomains
 from doorward.identity.strict_jose import SignedParts, TokenFaultError, take_apart
 from doorward.identity.token_cache import Kept, TokenCache
 from doorward.settings import IssuerSettings
@@ -45,6 +46,9 @@ class TrustedIssuer(msgspec.Struct, frozen=True):
     max_age: int | None = None
 
 
+Introspectors = Callable[[IssuerSettings, FetchedKeys], Introspector | None]
+
+
 class TokenVerifier:
     """Turn the text of an access token into what it verifiably says."""
 
@@ -56,23 +60,24 @@ class TokenVerifier:
         audience: str,
         clock: Clock,
         fetch: Fetch,
-        introspectors: Callable[[IssuerSettings, FetchedKeys], Introspector | None] = lambda _issuer, _keys: (
-            None
-        ),
+        introspectors: Introspectors | None = None,
+        domains: TrustDomains | None = None,
     ) -> None:
         """Trust exactly these issuers; raise InvalidConfigError for one that cannot be trusted.
 
         `introspectors` makes what asks an issuer about its opaque tokens, None for one that has none.
+        `domains` are the trust domains whose workloads may show JWT-SVIDs.
         """
         self._clock, self._local, self._audience = clock, local, audience
         self._trusted = {setting.issuer: _trusted(setting, clock, fetch) for setting in issuers}
         if len(self._trusted) != len(issuers):
             raise InvalidConfigError("one issuer is configured twice", hint="Keep one [[issuer]] for each.")
-        self._cache = TokenCache()
+        self._cache, self._domains = TokenCache(), domains
         self._introspectors = _by_prefix(
             introspectors(setting, keys)
             for setting in issuers
-            if isinstance(keys := self._trusted[setting.issuer].keys, FetchedKeys)
+            if introspectors is not None
+            and isinstance(keys := self._trusted[setting.issuer].keys, FetchedKeys)
         )
 
     def cached(self, text: str, *, now: datetime) -> Kept | None:
@@ -97,6 +102,9 @@ class TokenVerifier:
             return kept
         # 1-3. Size, shape, strict base64url and JSON.
         parts = take_apart(text)
+        # A workload's token has rules of its own, and no other will do for it.
+        if self._domains and svids.is_jwt_svid(parts):
+            return self._verified_svid(text, parts, self._domains)
         # 4. The header is that of an access token and brings nothing of its own.
         kid, alg = check_header(parts.header)
         # 5. The issuer is, character for character, one we trust. Nothing is fetched for any other.
@@ -117,6 +125,13 @@ class TokenVerifier:
         # The keys may have changed since step 7 began to wait.
         if verification_key.thumbprint not in kept.keys.thumbprints:
             raise TokenFaultError("signing_key_unknown")
+        self._cache.put(text, kept)
+        return kept
+
+    def _verified_svid(self, text: str, parts: SignedParts, domains: TrustDomains) -> Kept:
+        now = self._clock.now()
+        domain, token = svids.verify_jwt(parts, domains, now=now, audience=self._audience)
+        kept = Kept(token, domain, domain.current(), until=self._clock.monotonic() + CACHE_SECONDS)
         self._cache.put(text, kept)
         return kept
 

@@ -26,9 +26,12 @@ from doorward.identity.issuer_keys import FedKeys, Fetch, FetchedKeys
 from doorward.identity.last_use import LastUses
 from doorward.identity.nonces import Nonces
 from doorward.identity.own_addresses import OwnAddresses
+from doorward.identity.spiffe import TrustDomains
 from doorward.identity.standing import Standing
-from doorward.identity.token_callers import TokenCallers
-from doorward.settings import IssuerSettings
+from doorward.identity.strict_jose import TokenFaultError
+from doorward.identity.svids import CertificateSvids
+from doorward.identity.token_callers import WORKLOADS, TokenCallers
+from doorward.settings import IssuerSettings, SpiffeSettings
 
 
 class Authenticator:
@@ -47,6 +50,7 @@ class Authenticator:
         fetch: Fetch | None = None,
         post: Post | None = None,
         resolve: Callable[[Path], Path] = Path,
+        spiffe: Sequence[SpiffeSettings] = (),
         nonces: Nonces | None = None,
         uses: LastUses | None = None,
         addresses: Sequence[str] = (),
@@ -64,6 +68,8 @@ class Authenticator:
         self._uses = uses or LastUses(None)
         self._local = FedKeys(local_issuer_jwks)
         self._fetcher = HttpFetcher()
+        domains = TrustDomains(spiffe, clock=clock, resolve=resolve)
+        self._svids = CertificateSvids(domains, clock)
         self._verifier = TokenVerifier(
             issuers,
             local=self._local,
@@ -71,6 +77,7 @@ class Authenticator:
             clock=clock,
             fetch=fetch or self._fetcher,
             introspectors=self._introspector(post or self._fetcher.post, resolve),
+            domains=domains,
         )
         self._standing = Standing(self._verifier, local_issuer=lambda: self._local.issuer)
         own = OwnAddresses((audience, *addresses, *(issuer.audience for issuer in issuers)))
@@ -168,6 +175,8 @@ class Authenticator:
             if caller is None:
                 raise refusals.no_credential()
             return caller
+        if self._svids.claims_to_be_one(peer.certificate):
+            return self._with_svid(caller, peer)
         # 3.1 The certificate is bound to an active device, now; TLS alone cannot know.
         fingerprint = hashlib.sha256(peer.certificate).hexdigest()
         registry, now = self._registry(), self._clock.now()
@@ -192,10 +201,38 @@ class Authenticator:
             )
         return msgspec.structs.replace(caller, device=device, device_proven=True, certificate=fingerprint)
 
+    def _with_svid(self, caller: Caller | None, peer: Peer) -> Caller:
+        # 3.1 The workload's certificate verifies, by its own trust domain.
+        try:
+            svid = self._svids.verify(peer)
+        except TokenFaultError as fault:
+            raise refusals.certificate_refused(str(fault)) from None
+        # 3.2 It is linked to a Service or an Agent.
+        principal = self._registry().principal_of(svid.id.issuer, svid.id.path)
+        if principal is None or principal.kind not in WORKLOADS:
+            raise refusals.certificate_refused("workload_not_linked")
+        # 3.3 With a credential, both must mean the same one.
+        if caller is not None and caller.principal != principal:
+            raise InvalidRequestError(
+                "the credential belongs to somebody else than the client certificate",
+                hint="Use a credential of the workload whose certificate is shown.",
+            )
+        if caller is not None:
+            return caller
+        return Caller(
+            principal=principal,
+            credential=svid.name,
+            method=Method.SVID,
+            expires=svid.expires,
+            issuer=svid.id.issuer,
+            subject=svid.id.path,
+            vouched_by=svid.id.issuer,
+        )
+
     def _refusal(self, method: str) -> Callable[[str], Exception]:
         match method:
             case Method.TOKEN:
                 return refusals.token_refused
-            case Method.CERTIFICATE:
+            case Method.CERTIFICATE | Method.SVID:
                 return refusals.certificate_refused
         return refusals.key_refused

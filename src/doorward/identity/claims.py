@@ -34,6 +34,7 @@ class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
 
     `certificate` is the SHA-256 (base64url) of the client certificate the token is bound to (RFC 8705),
     `proof_key` the thumbprint of the key a DPoP proof must be made with (RFC 9449).
+    A `workload`'s subject is the path of its SPIFFE ID.
     `path` is where the token may be used, if it is for a part of this gateway only: `/llm`.
     """
 
@@ -54,6 +55,7 @@ class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     minted: bool = False
     minted_mfa: bool = False
     minted_device: str | None = None
+    workload: bool = False
     issued: datetime
 
 
@@ -138,6 +140,11 @@ def _lifetime(payload: Mapping[str, Any], now: datetime, leeway: int) -> datetim
     if "nbf" in payload and _time(payload, "nbf") > now + skew:
         raise TokenFaultError("not_yet_valid")
     return ends
+
+
+def lifetime_of_svid(payload: Mapping[str, Any], now: datetime) -> datetime:
+    """Return when a JWT-SVID ends; it need not say when it was issued. Raises TokenFaultError."""
+    return _lifetime({"iat": 0, **payload}, now, SKEW)
 
 
 def _text(payload: Mapping[str, Any], name: str) -> str:

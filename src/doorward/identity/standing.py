@@ -28,6 +28,8 @@ class Standing:
                 return caller.certificate is not None
             case Method.TOKEN:
                 return self._token_stands(caller, registry)
+            case Method.SVID:
+                return registry.principal_of(caller.issuer, caller.subject) == caller.principal
         return _key_stands(caller, registry, now)
 
     def _token_stands(self, caller: Caller, registry: CredentialRegistry) -> bool:

@@ -23,6 +23,8 @@ from doorward.identity.dpop import Presented, ProofVerifier
 from doorward.identity.strict_jose import TokenFaultError
 from doorward.identity.token_cache import Kept
 
+# Whom a workload may stand for: a person is never a program.
+WORKLOADS = frozenset({"Service", "Agent"})
 # A sign-in nobody vouches for counts as the oldest there is, so no rule about age takes it for fresh.
 _UNKNOWN_SIGN_IN = datetime.fromtimestamp(0, UTC)
 
@@ -71,6 +73,8 @@ class TokenCallers:
         principal = token.principal or registry.principal_of(token.issuer, token.subject)
         if principal is None:
             raise refusals.not_linked(bound=bound)
+        if token.workload and principal.kind not in WORKLOADS:
+            raise refusals.token_refused("workload_linked_to_a_person", bound=bound)
         caller = self._caller(kept, principal, registry, shown_by)
         # 2.6 Whoever it is, is active now.
         if not registry.is_active(principal):
@@ -108,7 +112,7 @@ class TokenCallers:
         caller = Caller(
             principal=principal,
             credential=token.jti,
-            method=Method.TOKEN,
+            method=Method.SVID if token.workload else Method.TOKEN,
             bound_purpose=token.purpose,
             acr=token.acr,
             signed_in_at=token.signed_in_at or _UNKNOWN_SIGN_IN,

@@ -18,6 +18,7 @@ from doorward.settings.sections import (
     S3Credential,
     S3CredentialHolder,
     Settings,
+    SpiffeSettings,
     TlsSettings,
     UpstreamCredential,
     UpstreamKind,
@@ -29,7 +30,6 @@ __all__ = [
     "CONFIG_NAME", "AuditSettings", "ControlSettings", "GatewaySettings", "HeaderCredential",
     "IdentitySettings", "IntrospectionSettings", "IssuerSettings", "KeysSettings", "MtlsCredential",
     "MtlsCredentialHolder", "PoliciesSettings", "ProvisioningSettings", "S3Credential",
-    "S3CredentialHolder", "Settings",
-    "TlsSettings",
-    "UpstreamCredential", "UpstreamKind", "UpstreamSettings", "is_loopback", "load", "split_listen",
+    "S3CredentialHolder", "Settings", "SpiffeSettings", "TlsSettings", "UpstreamCredential",
+    "UpstreamKind", "UpstreamSettings", "is_loopback", "load", "split_listen",
 ]  # fmt: skip

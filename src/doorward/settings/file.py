@@ -21,6 +21,7 @@ from doorward.settings.sections import (
     MtlsCredential,
     S3Credential,
     Settings,
+    SpiffeSettings,
     TlsSettings,
     UpstreamSettings,
 )
@@ -114,6 +115,7 @@ def _fields_at(where: tuple[int | str, ...]) -> set[str]:
             "issuer": IssuerSettings,
             "introspection": IntrospectionSettings,
             "provisioning": ProvisioningSettings,
+            "spiffe": SpiffeSettings,
             "credential": HeaderCredential,
             "s3": S3Credential,
             "mtls": MtlsCredential,

@@ -230,6 +230,18 @@ class IssuerSettings(Section):
     introspection: IntrospectionSettings | None = None
 
 
+class SpiffeSettings(Section):
+    """A SPIFFE trust domain whose workloads may come in, each as the Service or Agent it is linked to.
+
+    `bundle` is a SPIFFE bundle (JSON) or the authorities in PEM, read again when the file changes.
+    `audience` is what JWT-SVIDs must be for, if not the gateway's own URL.
+    """
+
+    trust_domain: str
+    bundle: Path
+    audience: str = ""
+
+
 class IdentitySettings(Section):
     """Rules for tokens of the local issuer, and for proofs of possession.
 
@@ -274,6 +286,7 @@ class Settings(BaseSettings):
     upstream: tuple[UpstreamSettings, ...] = ()
     issuer: tuple[IssuerSettings, ...] = ()
     provisioning: tuple[ProvisioningSettings, ...] = ()
+    spiffe: tuple[SpiffeSettings, ...] = ()
     base: Path = Path()
     data: Path = Path(".doorward")
 
