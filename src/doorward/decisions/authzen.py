@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -102,10 +102,23 @@ class Inquirer:
     def resources(self, asked: Evaluation, after: str) -> Iterator[str]:
         """Yield the ids of resources of a type that are allowed, in order, after one id."""
         kind = self._scope.resource(asked.resource.type)
-        for name in () if kind is None else self._registered(kind, after):
-            one = msgspec.structs.replace(asked, resource=msgspec.structs.replace(asked.resource, id=name))
-            if self._allows(one):
-                yield name
+        names = iter(()) if kind is None else self._registered(kind, after)
+        if kind is not None and not asked.resource.properties:
+            names = self._among(asked, kind, names)
+            if not isinstance(asked.context.get("supported_obligations"), list):
+                yield from names
+                return
+        # What is stated of each may differ from what the directory says of it; so may its obligations.
+        yield from (name for name in names if self._allows(_of_resource(asked, name)))
+
+    def _among(self, asked: Evaluation, kind: Kind, names: Iterator[str]) -> Iterator[str]:
+        """Yield the names of a list on which a question is allowed: what they share is evaluated once."""
+        one = next(names, None)
+        judged = None if one is None else self.evaluate(_of_resource(asked, one))
+        if one is None or judged is None or judged.request is None or judged.standpoint is None:
+            return  # it cannot be asked, of whichever resource
+        uids = (EntityUid(kind.type, name) for name in chain((one,), names))
+        yield from (uid.id for uid in judged.standpoint.among(judged.request, uids))
 
     def actions(self, asked: Evaluation, after: str) -> Iterator[str]:
         """Yield the names of actions that are allowed, in order, after one name."""
@@ -269,6 +282,10 @@ def obligation_of(obligation: AnyObligation, number: int) -> dict[str, Any]:
         case _:
             kind, fields = "custom", {"vendor": VENDOR, "obligation": name, **fields}
     return {"id": f"{name}-{number}", "type": kind, "properties": fields}
+
+
+def _of_resource(asked: Evaluation, name: str) -> Evaluation:
+    return msgspec.structs.replace(asked, resource=msgspec.structs.replace(asked.resource, id=name))
 
 
 def first(

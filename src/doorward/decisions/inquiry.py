@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from doorward.core.model import EntityUid
 from doorward.decisions import search
 from doorward.decisions.conditions import Condition
 from doorward.decisions.point import Standpoint
-from doorward.decisions.question import Question, answer, request_of
+from doorward.decisions.question import Question, answer, answered_among, request_of
 from doorward.decisions.schema_actions import actions_of
 from doorward.decisions.search import Finding, Group
 
@@ -49,11 +49,12 @@ def who_can(
     request = request_of(asked, standpoint.snapshot, now)
     document = {"action": request.action.id, "resource": str(request.resource)}
     if circumstances.given:
-        pairs = (
-            (msgspec.structs.replace(asked, principal=uid.cedar), {"principal": str(uid)})
+        people = (
+            (_allowed(msgspec.structs.replace(asked, principal=uid.cedar), standpoint, now), uid)
             for uid in search.principals_for(request.action, standpoint)
         )
-        return document | _two(pairs, standpoint, now)
+        named = ((allowed, {"principal": str(uid)}) for allowed, uid in people)
+        return document | _two(named, standpoint)
     findings = search.who_can(request.action, request.resource, standpoint, _neutral(asked, standpoint, now))
     return document | _three(findings, standpoint, lambda f: {"principal": str(f.principal)})
 
@@ -73,21 +74,7 @@ def what_can(
     asked = _question(circumstances, principal=principal)
     uid = EntityUid.parse(principal)
     if circumstances.given:
-        things = (
-            (action, resource)
-            for action, applies in actions_of(standpoint.bundle.schema).items()
-            if uid.type in applies.principals
-            for resource in search.registered(standpoint, applies.resources)
-            if sees is None or sees(resource)
-        )
-        pairs = (
-            (
-                msgspec.structs.replace(asked, action=action.cedar, resource=resource.cedar),
-                {"action": action.id, "resource": str(resource)},
-            )
-            for action, resource in things
-        )
-        return {"principal": str(uid)} | _two(pairs, standpoint, now)
+        return {"principal": str(uid)} | _two(_things(uid, asked, standpoint, now, sees), standpoint)
     findings = [
         finding
         for finding in search.what_can(uid, standpoint, _neutral(asked, standpoint, now))
@@ -116,15 +103,29 @@ def _neutral(asked: Question, standpoint: Standpoint, now: datetime) -> Callable
     return of
 
 
-def _two(
-    pairs: Iterable[tuple[Question, dict[str, str]]], standpoint: Standpoint, now: datetime
-) -> dict[str, Any]:
-    allowed: list[dict[str, str]] = []
-    denied: list[dict[str, str]] = []
-    for question, name in pairs:
-        decision = answer(question, standpoint, now, explain=False)
-        (allowed if decision.allowed else denied).append(name)
-    return {"allowed": allowed, "denied": denied, **_versions(standpoint)}
+def _things(
+    principal: EntityUid, asked: Question, standpoint: Standpoint, now: datetime, sees: Sees | None
+) -> Iterator[tuple[bool, dict[str, str]]]:
+    """Yield whether each action on each registered resource is allowed, action by action."""
+    for action, applies in actions_of(standpoint.bundle.schema).items():
+        if principal.type not in applies.principals:
+            continue
+        resources = search.registered(standpoint, applies.resources)
+        shown = [one for one in resources if sees is None or sees(one)]
+        question = msgspec.structs.replace(asked, action=action.cedar)
+        allowed = frozenset(answered_among(question, shown, standpoint, now))
+        yield from ((one in allowed, {"action": action.id, "resource": str(one)}) for one in shown)
+
+
+def _allowed(question: Question, standpoint: Standpoint, now: datetime) -> bool:
+    return answer(question, standpoint, now, explain=False).allowed
+
+
+def _two(answers: Iterable[tuple[bool, dict[str, str]]], standpoint: Standpoint) -> dict[str, Any]:
+    groups: dict[bool, list[dict[str, str]]] = {True: [], False: []}
+    for allowed, name in answers:
+        groups[allowed].append(name)
+    return {"allowed": groups[True], "denied": groups[False], **_versions(standpoint)}
 
 
 def _three(

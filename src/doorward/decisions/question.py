@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from ipaddress import ip_interface
@@ -51,6 +51,15 @@ def answer(question: Question, standpoint: Standpoint, now: datetime, *, explain
         return decision
     told = standpoint.explain(request, decision, None)
     return msgspec.structs.replace(told, advice=(*told.advice, *_unknown(request, standpoint.snapshot)))
+
+
+def answered_among(
+    question: Question, resources: Iterable[EntityUid], standpoint: Standpoint, now: datetime
+) -> Iterator[EntityUid]:
+    """Yield the resources on which a question is answered yes; its own resource is not read."""
+    request = request_of(question, standpoint.snapshot, now)
+    if _not_hers(question, request, standpoint) is None:
+        yield from standpoint.among(request, resources)
 
 
 def request_of(question: Question, snapshot: Snapshot, now: datetime) -> AccessRequest:
