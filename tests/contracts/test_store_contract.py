@@ -18,7 +18,7 @@ from sqlalchemy import text
 from doorward.core.accounts import ConsoleSession, LinkKind, OneTimeLink, Passkey
 from doorward.core.errors import ConflictError, InvalidConfigError, UnavailableError
 from doorward.core.feed import Delta
-from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
+from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord, SignOut
 from doorward.core.model import EntityUid
 from doorward.store.history import Entry, Lowering
 from doorward.store.opened import Store
@@ -70,6 +70,7 @@ class TestHistory:
             zones={"office": ("10.0.0.0/8",)},
             tokens_revoked=("jti",),
             lowered=("Dataset",),
+            sign_outs=(SignOut(DANA, before=NOW), SignOut(ODD, mfa_before=NOW)),
         )
         store.history.append(
             Entry(
@@ -87,6 +88,7 @@ class TestHistory:
         assert sorted(known.keys, key=lambda key: key.id) == list(delta.keys)
         assert (known.certificates, known.zones) == (delta.certificates, delta.zones)
         assert (known.revoked_tokens, known.lowered) == (("jti",), ("Dataset",))
+        assert set(known.sign_outs) == set(delta.sign_outs)
         assert loaded.declared == {("i", "s")}
         assert store.history.changes() == [(1, NOW, "operator:0", delta)]
 

@@ -13,6 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from doorward.cli.connection import _UnixConnection, every
+from doorward.core.model import EntityUid
 from support.console_plane import Plane, running
 
 PEOPLE = 7
@@ -169,3 +170,16 @@ assets:
     assert (lowered.json["sensitivity"], lowered.json["lowered"]) == (1, True)
     raised = await asked(plane, "POST", "/api/v1/assets/raise", name)
     assert (raised.json["sensitivity"], raised.json["lowered"]) == (3, False)
+
+
+async def test_signing_out_by_command_is_on_record_and_known_at_once(plane: Plane) -> None:
+    await applied(plane)
+    answer = await asked(plane, "POST", "/api/v1/people/u1/sign-out", {})
+    assert answer.status == 200
+    who = EntityUid.of("User", "u1")
+    out = plane.services.directory.snapshot.sign_out_of(who)
+    assert out is not None
+    assert out.before is not None
+    mfa = await asked(plane, "POST", "/api/v1/people/u1/sign-out", {"mfa_only": True})
+    assert mfa.json["mfa_before"] >= mfa.json["before"] == answer.json["before"]
+    assert (await asked(plane, "POST", "/api/v1/people/nobody/sign-out", {})).status == 404

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import typer
 
@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     people.callback()(_default)
     people.command("list")(list_people)
     people.command("show")(show_person)
+    people.command("sign-out")(sign_out)
     people.command("identities")(list_identities)
     people.command("link")(link_identity)
     people.command("unlink")(unlink_identity)
@@ -87,6 +88,23 @@ def _print_link(link: dict[str, Any], says: str, *, as_json: bool) -> None:
         emit_json(link)
         return
     say(f"{link['subject']} of {link['issuer']} {says} {link['principal']}.")
+
+
+@guarded
+def sign_out(
+    name: str,
+    *,
+    mfa_only: Annotated[bool, typer.Option("--mfa-only", help="Only ask for MFA again.")] = False,
+    as_json: JsonFlag = False,
+    data: DataOption = DEFAULT_DATA,
+) -> None:
+    """End every token and console session of one, within a second; API keys are revoked singly."""
+    uid = found(data, _PATH, name)["uid"]
+    answer = call(data, "POST", f"{_PATH}/{quote(uid, safe='')}/sign-out", {"mfa_only": mfa_only})
+    if as_json:
+        emit_json(answer)
+        return
+    say(f"{uid} is signed out{' of MFA' if mfa_only else ''}.")
 
 
 def _print(people: list[dict[str, Any]], *, as_json: bool) -> None:

@@ -74,12 +74,20 @@ def current(services: Services, token: str | None, *, touch: bool = True) -> Con
     if session is None:
         return None
     now = services.clock.now()
-    if now >= session.expires or now - session.last_seen >= IDLE:
+    if now >= session.expires or now - session.last_seen >= IDLE or _signed_out(services, session):
         services.directory.accounts.end_session(session.hash)
         return None
     if touch and now - session.last_seen >= _TOUCH_EVERY:
         services.directory.accounts.touch_session(session.hash, now)
     return session
+
+
+def _signed_out(services: Services, session: ConsoleSession) -> bool:
+    """Return whether the sign-in behind a session, or the MFA it was, was ended since."""
+    if session.principal is None:
+        return False
+    out = services.directory.snapshot.sign_out_of(session.principal)
+    return out is not None and out.ends_mfa(session.created)
 
 
 def end(services: Services, token: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
+from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord, SignOut
 
 
 class PolicyText(msgspec.Struct, frozen=True):
@@ -54,6 +54,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     revoked_tokens: tuple[str, ...] = ()
     issuer_jwks: dict[str, Any] = msgspec.field(default_factory=dict)
     lowered: tuple[str, ...] = ()
+    sign_outs: tuple[SignOut, ...] = ()
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +72,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     tokens_revoked: tuple[str, ...] = ()
     zones: dict[str, tuple[str, ...]] | None = None
     lowered: tuple[str, ...] | None = None
+    sign_outs: tuple[SignOut, ...] = ()
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -117,6 +117,41 @@ class IdentityLink(msgspec.Struct, frozen=True):
     principal: EntityUid
 
 
+class SignOut(msgspec.Struct, frozen=True):
+    """State that what a principal signed in with before a moment counts no more.
+
+    `before` ends tokens and console sessions; `mfa_before` ends only the MFA shown in them. API keys and
+    certificates are no sign-ins: they are revoked singly.
+    """
+
+    principal: EntityUid
+    before: datetime | None = None
+    mfa_before: datetime | None = None
+
+    def joined(self, other: SignOut | None) -> SignOut:
+        """Return both together: of two moments the later one."""
+        if other is None:
+            return self
+        return SignOut(
+            self.principal,
+            _later(self.before, other.before),
+            _later(self.mfa_before, other.mfa_before),
+        )
+
+    def ends(self, signed_in: datetime) -> bool:
+        """Return whether a sign-in of that moment counts no more."""
+        return self.before is not None and signed_in <= self.before
+
+    def ends_mfa(self, shown: datetime) -> bool:
+        """Return whether MFA shown at that moment counts no more."""
+        return self.ends(shown) or (self.mfa_before is not None and shown <= self.mfa_before)
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    given = [moment for moment in (one, other) if moment is not None]
+    return max(given, default=None)
+
+
 class DeviceCertificate(msgspec.Struct, frozen=True):
     """Bind a client certificate (SHA-256 of its DER, hex) to a device until `expires`."""
 

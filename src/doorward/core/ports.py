@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from doorward.core.identity import KeyRecord
+from doorward.core.identity import KeyRecord, SignOut
 from doorward.core.model import EntityUid
 from doorward.core.obligation import Budget, Limit
 from doorward.core.record import Record
@@ -32,6 +32,9 @@ class CredentialRegistry(Protocol):
 
     def token_revoked(self, jti: str) -> bool:
         """Return whether a token of the local issuer was revoked."""
+
+    def sign_out_of(self, principal: EntityUid) -> SignOut | None:
+        """Return what ended the principal's earlier sign-ins, if anything did."""
 
     def is_active(self, principal: EntityUid) -> bool:
         """Return whether the principal is known and active."""

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from doorward.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from doorward.core.feed import Delta, Known
+from doorward.core.identity import SignOut
 from doorward.core.model import Entity, EntityUid
 from doorward.core.provisioning import Vouched
 from doorward.core.values import entity_to_json, uid_from_json
@@ -205,6 +206,23 @@ class Directory(Listening):
         with self._changing:
             if not self.snapshot.token_revoked(jti):
                 self._commit(self._delta(tokens_revoked=(jti,)), operator, tokens=((jti, expires),))
+
+    def sign_out(
+        self, principal: EntityUid, *, before: datetime, mfa_only: bool = False, operator: str = _ITSELF
+    ) -> SignOut:
+        """End what a known principal signed in with before a moment, or only the MFA of it.
+
+        A moment that is to come counts as now: nobody is shut out in advance. Raises NotFoundError.
+        """
+        with self._changing:
+            self._require(principal, is_principal(principal))
+            moment = min(before, self._clock.now())
+            wanted = SignOut(principal, None if mfa_only else moment, moment if mfa_only else None)
+            held = self.snapshot.sign_out_of(principal)
+            out = wanted.joined(held)
+            if out != held:
+                self._commit(self._delta(sign_outs=(out,)), operator)
+            return out
 
     # Assets and upstreams
 

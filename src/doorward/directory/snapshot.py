@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from doorward.core.errors import ConflictError
 from doorward.core.feed import Delta, Known
-from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
+from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord, SignOut
 from doorward.core.model import Entity, EntityUid, Value
 from doorward.core.values import entity_from_json, entity_to_json, uid_from_json
 from doorward.directory import effective
@@ -49,6 +49,7 @@ class Snapshot:
         "_lowered",
         "_owned",
         "_revoked",
+        "_sign_outs",
         "_zones",
         "version",
     )
@@ -65,12 +66,14 @@ class Snapshot:
         revoked: frozenset[str],
         jwks: dict[str, Any],
         lowered: frozenset[str],
+        sign_outs: Shards[EntityUid, SignOut],
     ) -> None:
         """Keep the tables; the caller never touches them again."""
         self.version = version
         self._entities, self._keys = entities, keys
         self._identities, self._certificates = identities, certificates
         self._zones, self._revoked, self._jwks, self._lowered = zones, revoked, jwks, lowered
+        self._sign_outs = sign_outs
         # Filled as asked; bounded by the number of registered entities.
         self._effective: dict[EntityUid, Entity] = {}
         self._owned: dict[EntityUid, tuple[EntityUid, ...]] | None = None
@@ -88,6 +91,7 @@ class Snapshot:
             revoked=frozenset(known.revoked_tokens),
             jwks=known.issuer_jwks,
             lowered=frozenset(known.lowered),
+            sign_outs=Shards.of({out.principal: out for out in known.sign_outs}),
         )
 
     def with_delta(self, delta: Delta) -> Snapshot:
@@ -111,6 +115,7 @@ class Snapshot:
             revoked=self._revoked.union(delta.tokens_revoked) if delta.tokens_revoked else self._revoked,
             jwks=self._jwks,
             lowered=self._lowered if delta.lowered is None else frozenset(delta.lowered),
+            sign_outs=self._sign_outs.changed({out.principal: out for out in delta.sign_outs}, ()),
         )
 
     @property
@@ -126,6 +131,7 @@ class Snapshot:
             revoked_tokens=tuple(sorted(self._revoked)),
             issuer_jwks=self._jwks,
             lowered=tuple(sorted(self._lowered)),
+            sign_outs=tuple(out for _, out in sorted(self._sign_outs.items())),
         )
 
     # Entities
@@ -281,6 +287,10 @@ class Snapshot:
         if certificate is None or now >= certificate.expires or not self.is_active(certificate.device):
             return None
         return certificate.device
+
+    def sign_out_of(self, principal: EntityUid) -> SignOut | None:
+        """Return what ended the principal's earlier sign-ins, if anything did."""
+        return self._sign_outs.get(principal)
 
     def token_revoked(self, jti: str) -> bool:
         """Return whether a token of the local issuer was revoked."""

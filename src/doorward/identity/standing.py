@@ -8,6 +8,7 @@ from datetime import datetime
 from doorward.core.identity import Caller, Method
 from doorward.core.ports import CredentialRegistry
 from doorward.identity.access_tokens import TokenVerifier
+from doorward.identity.sign_in import sign_in_of, without_ended_mfa
 
 
 class Standing:
@@ -33,13 +34,21 @@ class Standing:
         return _key_stands(caller, registry, now)
 
     def _token_stands(self, caller: Caller, registry: CredentialRegistry) -> bool:
-        if registry.token_revoked(caller.credential):
+        if registry.token_revoked(caller.credential) or _signed_out(caller, registry):
             return False
         if caller.issuer == self._local_issuer():
             return True
         if registry.principal_of(caller.issuer, caller.subject) != caller.principal:
             return False
         return not caller.introspected or self._verifier.stands(caller.issuer, caller.credential)
+
+
+def _signed_out(caller: Caller, registry: CredentialRegistry) -> bool:
+    out = registry.sign_out_of(caller.principal)
+    if out is None:
+        return False
+    # An answer that was let out on MFA which counts no more ends; the next request is judged without it.
+    return out.ends(sign_in_of(caller)) or without_ended_mfa(caller, out) != caller
 
 
 def _key_stands(caller: Caller, registry: CredentialRegistry, now: datetime) -> bool:

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import msgspec
 
@@ -20,13 +19,12 @@ from doorward.identity.access_tokens import TokenVerifier
 from doorward.identity.claims import VerifiedToken
 from doorward.identity.credential import Credential, Kind
 from doorward.identity.dpop import Presented, ProofVerifier
+from doorward.identity.sign_in import UNKNOWN_SIGN_IN, sign_in_of, without_ended_mfa
 from doorward.identity.strict_jose import TokenFaultError
 from doorward.identity.token_cache import Kept
 
 # Whom a workload may stand for: a person is never a program.
 WORKLOADS = frozenset({"Service", "Agent"})
-# A sign-in nobody vouches for counts as the oldest there is, so no rule about age takes it for fresh.
-_UNKNOWN_SIGN_IN = datetime.fromtimestamp(0, UTC)
 
 
 class TokenCallers:
@@ -76,7 +74,13 @@ class TokenCallers:
         if token.workload and principal.kind not in WORKLOADS:
             raise refusals.token_refused("workload_linked_to_a_person", bound=bound)
         caller = self._caller(kept, principal, registry, shown_by)
-        # 2.6 Whoever it is, is active now.
+        # 2.6 The sign-in behind it was not ended; of its MFA counts what was shown since.
+        out = registry.sign_out_of(principal)
+        if out is not None:
+            if out.ends(sign_in_of(caller)):
+                raise refusals.token_refused("signed_out", bound=bound)
+            caller = without_ended_mfa(caller, out)
+        # 2.7 Whoever it is, is active now.
         if not registry.is_active(principal):
             raise refusals.token_refused("subject_inactive", bound=bound)
         if not shown_by:
@@ -115,7 +119,7 @@ class TokenCallers:
             method=Method.SVID if token.workload else Method.TOKEN,
             bound_purpose=token.purpose,
             acr=token.acr,
-            signed_in_at=token.signed_in_at or _UNKNOWN_SIGN_IN,
+            signed_in_at=token.signed_in_at or UNKNOWN_SIGN_IN,
             mfa_at=token.mfa_at,
             minted=token.minted,
             expires=token.expires,

@@ -11,7 +11,7 @@ from sqlalchemy import Table, bindparam, delete, insert, select, update
 
 from doorward.core.errors import ConflictError
 from doorward.core.feed import Delta, Known
-from doorward.core.identity import Bounds, DeviceCertificate, IdentityLink, KeyRecord
+from doorward.core.identity import Bounds, DeviceCertificate, IdentityLink, KeyRecord, SignOut
 from doorward.core.provisioning import Provisioned, Statement
 from doorward.core.values import uid_from_json
 from doorward.store import tables
@@ -122,6 +122,9 @@ def _load(connection: Connection, now: datetime) -> Loaded:
         zones={r.name: tuple(r.networks) for r in connection.execute(select(tables.zones))},
         revoked_tokens=tuple(connection.execute(live).scalars()),
         lowered=tuple(connection.execute(select(tables.lowered_assets.c.asset)).scalars()),
+        sign_outs=tuple(
+            SignOut(r.principal, r.before, r.mfa_before) for r in connection.execute(select(tables.sign_outs))
+        ),
     )
     declared = {(r.issuer, r.subject) for r in links if r.declared}
     return Loaded(
@@ -239,6 +242,7 @@ def _write_rest(connection: Connection, entry: Entry) -> None:
         connection.execute(delete(tables.revoked_tokens).where(over))
         tokens = [{"jti": jti, "expires": expires} for jti, expires in entry.tokens]
         _replace(connection, tables.revoked_tokens, tokens, ())
+    _replace(connection, tables.sign_outs, [msgspec.structs.asdict(out) for out in delta.sign_outs], ())
     if delta.lowered is not None:
         kept = tables.lowered_assets.c.asset
         connection.execute(delete(tables.lowered_assets).where(kept.not_in(delta.lowered)))

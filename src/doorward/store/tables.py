@@ -86,6 +86,13 @@ revoked_tokens = Table(
     Column("jti", Text, primary_key=True),
     Column("expires", Moment, nullable=False, index=True),
 )
+sign_outs = Table(
+    "sign_outs",
+    metadata,
+    Column("principal", Uid, primary_key=True),
+    Column("before", Moment),
+    Column("mfa_before", Moment),
+)
 zones = Table(
     "zones", metadata, Column("name", Text, primary_key=True), Column("networks", JSON, nullable=False)
 )

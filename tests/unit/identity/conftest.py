@@ -18,7 +18,7 @@ from joserfc.jws import JWSRegistry
 
 from doorward.core.clock import ManualClock
 from doorward.core.errors import DoorwardError, UnavailableError
-from doorward.core.identity import KeyRecord
+from doorward.core.identity import KeyRecord, SignOut
 from doorward.core.model import EntityUid
 from doorward.core.onetime import MemoryOneTime
 from doorward.core.wire import Peer, Request
@@ -57,6 +57,7 @@ class Registry:
     links: dict[tuple[str, str], EntityUid] = field(default_factory=lambda: {(IDP, "00u1"): DANA})
     certificates: dict[str, EntityUid] = field(default_factory=dict)
     revoked: set[str] = field(default_factory=set)
+    sign_outs: dict[EntityUid, SignOut] = field(default_factory=dict)
 
     def snapshot(self) -> Registry:
         """Return what is known now: like a real one it never changes, a change is another one."""
@@ -67,6 +68,7 @@ class Registry:
             links=dict(self.links),
             certificates=dict(self.certificates),
             revoked=set(self.revoked),
+            sign_outs=dict(self.sign_outs),
         )
 
     def _key(self, name: str, value: str) -> KeyRecord | None:
@@ -90,6 +92,9 @@ class Registry:
 
     def token_revoked(self, jti: str) -> bool:
         return jti in self.revoked
+
+    def sign_out_of(self, principal: EntityUid) -> SignOut | None:
+        return self.sign_outs.get(principal)
 
     def is_active(self, principal: EntityUid) -> bool:
         return principal in self.active

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict
 
+from doorward.console import issuance
 from doorward.console.authorise import Actor, govern
 from doorward.console.paging import Listing, tagged
 from doorward.console.services import Services
 from doorward.core.model import Action
 from doorward.directory import views
+
+
+class SignOutRequest(BaseModel):
+    """Say whether only MFA is to be shown again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mfa_only: bool = False
+
+
+class SignOutAnswer(BaseModel):
+    """Since when what was signed in with before counts no more."""
+
+    principal: str
+    before: datetime | None
+    mfa_before: datetime | None
 
 
 def router(services: Services) -> APIRouter:
@@ -35,5 +55,30 @@ def router(services: Services) -> APIRouter:
         found = views.only(services.directory.people(), name)
         known = views.principals([found], services.directory.snapshot)[0]
         return known | {"sources": services.directory.sources(found.uid)}
+
+    @routes.post("/people/{name:path}/sign-out")
+    async def sign_out(
+        name: str,
+        wanted: SignOutRequest,
+        request: Request,
+        actor: Annotated[Actor, Depends(govern(Action.CONTAIN, "directory"))],
+    ) -> SignOutAnswer:
+        """End every token and console session of a principal, or only the MFA of them, within a second."""
+        who = views.only(services.directory.people(), name).uid
+        now = services.clock.now()
+        await issuance.put_on_record(
+            services,
+            request,
+            actor,
+            action=Action.CONTAIN,
+            resource=who,
+            detail=f"sign {who} out" + (" of MFA" if wanted.mfa_only else ""),
+            changes={"mfa_only": wanted.mfa_only},
+        )
+        directory = services.directory
+        out = await asyncio.to_thread(
+            directory.sign_out, who, before=now, mfa_only=wanted.mfa_only, operator=actor.name
+        )
+        return SignOutAnswer(principal=str(who), before=out.before, mfa_before=out.mfa_before)
 
     return routes
