@@ -34,6 +34,7 @@ soak: setup ## nightly: a million random requests through both tiers and Cedar i
 bench: setup ## the benchmark tables, beside their peers, in one run
 	$(BIN)/python -m benchmarks.gateway $(ARGS)
 	$(BIN)/python -m benchmarks.decisions $(ARGS)
+	$(BIN)/python -m benchmarks.asking $(ARGS)
 
 docs: setup ## build the site into site/
 	$(BIN)/zensical build

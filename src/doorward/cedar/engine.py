@@ -298,6 +298,31 @@ class Engine:
         """Return every policy whose scope holds; the rest cannot be satisfied and cannot err."""
         return self.meet(principal, action, resource, loaded)[2].rules
 
+    def permits_for_others(
+        self, principal: EntityUid, action: EntityUid, resource: EntityUid, loaded: Loaded
+    ) -> tuple[Rule, ...]:
+        """Return the permits whose scope holds but for the principal, in the order of their ids."""
+        mine = {rule.key for rule in self.applicable(principal, action, resource, loaded)}
+        above = loaded.above(resource)
+        known = self.schema.actions.get(action)
+        groups = frozenset[EntityUid]() if known is None else known.groups
+        return tuple(
+            rule
+            for rule in sorted(self._rules, key=lambda rule: rule.id)
+            if not rule.forbid
+            and rule.key not in mine
+            and rule.resource.matches(resource, above)
+            and (rule.actions is None or action in rule.actions or not groups.isdisjoint(rule.actions))
+        )
+
+    def environment(self, request: AccessRequest, loaded: Loaded) -> Env | None:
+        """Return what a request's policies read; None for one that the schema does not know."""
+        slice_ = self._slice(request.principal, request.action, request.resource, loaded)
+        if slice_.read is None:
+            return None
+        context = slice_.read(request.context)
+        return Env(request.principal, request.action, request.resource, context, loaded)
+
     def outcome(self, rule: Rule, request: AccessRequest, loaded: Loaded) -> Outcome:
         """Return how a policy's conditions may turn out when the context is unknown."""
         return possible(rule.tree, request.principal, request.action, request.resource, loaded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,11 +65,12 @@ def can(  # noqa: PLR0913 -- the command's options
         )
     else:
         answer = _offline(question, policies, org)
-    reasons = answer.pop("policies", [])
+    grounds = {name: answer.pop(name) for name in ("policies", "nearest", "because") if name in answer}
     if json:
-        emit_json(answer)
+        emit_json({**answer, **(grounds if why else {})})
     else:
-        _print(question, answer, reasons if why else None)
+        for line in _lines(question, answer, grounds if why else None):
+            say(line)
     raise typer.Exit(Exit.OK if answer["decision"] == "allow" else Exit.DENIED)
 
 
@@ -86,11 +88,12 @@ def read_context(text: str) -> dict[str, Any]:
 
 
 def _offline(question: dict[str, Any], policies: Path, org: Path) -> dict[str, Any]:
-    from doorward.decisions.question import Question, answer, reasons
+    from doorward.decisions.grounds import explained
+    from doorward.decisions.question import Question
 
     standpoint = offline_standpoint(policies, org)
-    decision = answer(msgspec.convert(question, Question), standpoint, datetime.now(UTC))
-    return {**decision.to_json(), "policies": reasons(decision, standpoint.bundle)}
+    decision, grounds = explained(msgspec.convert(question, Question), standpoint, datetime.now(UTC))
+    return {**decision.to_json(), **grounds.to_json()}
 
 
 def offline_standpoint(policies: Path, org: Path) -> Standpoint:
@@ -105,27 +108,46 @@ def offline_standpoint(policies: Path, org: Path) -> Standpoint:
     return point.pin()
 
 
-def _print(question: dict[str, Any], answer: dict[str, Any], reasons: list[dict[str, str]] | None) -> None:
+def _lines(
+    question: Mapping[str, Any], answer: Mapping[str, Any], grounds: Mapping[str, Any] | None
+) -> Iterator[str]:
+    """Yield the answer as a colleague would give it; with grounds, everything it rests on."""
     verdict = "allow" if answer["decision"] == "allow" else "DENY"
-    say(f"{verdict}  {question['principal']} {question['action']} {question['resource']}")
+    yield f"{verdict}  {question['principal']} {question['action']} {question['resource']}"
     for obligation in answer["obligations"]:
         parts = ", ".join(f"{key} {_said(value)}" for key, value in obligation.items() if key != "type")
-        say(f"  {obligation['type']}: {parts}" if parts else f"  {obligation['type']}")
-    for advice in answer["advice"]:
-        say(f"  {advice}")
+        yield f"  {obligation['type']}: {parts}" if parts else f"  {obligation['type']}"
+    yield from (f"  {advice}" for advice in answer["advice"])
     if answer["would_allow"]:
-        say(f"  would be allowed: {' and '.join(change['say'] for change in answer['would_allow'])}")
-    if reasons is None:
+        yield f"  To be let in: {', and '.join(change['say'] for change in answer['would_allow'])}."
+    if grounds is None:
         return
-    for reason in reasons:
-        say(f"  because of {reason['effect']} {reason['id']} ({reason['place']}) {reason['doc']}".rstrip())
-    if not reasons:
-        say("  because no policy permits it")
+    if grounds["because"]:
+        yield f"  {grounds['because']}"
+    yield from (f"  {_decided(policy)}" for policy in grounds["policies"])
+    yield from (f"  {_near(policy, first=not n)}" for n, policy in enumerate(grounds["nearest"]))
     for change in answer["would_allow"]:
-        say(f"  change: {change['change']}")
-    for error in answer["errors"]:
-        say(f"  error: {error}")
-    say(f"  bundle {answer['bundle']}, entities {answer['entities']}")
+        yield f"  change: {change['change']}"
+    yield from (f"  error: {error}" for error in answer["errors"])
+    yield f"  bundle {answer['bundle']}, entities {answer['entities']}"
+
+
+def _decided(policy: Mapping[str, Any]) -> str:
+    does = "permits" if policy["effect"] == "permit" else "forbids"
+    saw = ", ".join(f"{name} is {value}" for name, value in policy["saw"].items())
+    return f"{policy['id']} {does} it{_described(policy)}" + (f" What it saw: {saw}." if saw else "")
+
+
+def _near(policy: Mapping[str, Any], *, first: bool) -> str:
+    if not policy["failed"]:
+        return f"{policy['id']} permits it to others{_described(policy)} But {policy['missed']}."
+    how = "comes nearest" if first else "comes near, too"
+    return f"{policy['id']} {how}{_described(policy)} It does not hold, because {policy['missed']}."
+
+
+def _described(policy: Mapping[str, Any]) -> str:
+    doc = policy["doc"].rstrip(".")
+    return f' ({policy["place"]}): "{doc}."' if doc else f" ({policy['place']})."
 
 
 def _said(value: Any) -> str:

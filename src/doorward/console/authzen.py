@@ -24,6 +24,7 @@ from doorward.console.authzen_records import evaluation_record, search_record
 from doorward.console.problems import of_error
 from doorward.console.services import Services
 from doorward.core.errors import DoorwardError, InvalidRequestError, UnauthenticatedError
+from doorward.core.record import DecisionRecord
 from doorward.decisions import authzen_wire as wire
 from doorward.decisions.authzen import Inquirer, Judged, answer_of, first
 from doorward.decisions.authzen_wire import Semantic
@@ -85,6 +86,13 @@ def _json(document: Mapping[str, Any]) -> Response:
     return Response(msgspec.json.encode(document), media_type="application/json")
 
 
+class _Told(msgspec.Struct, frozen=True):
+    """One answer and its record; an item that could not be read has none."""
+
+    answer: dict[str, Any]
+    record: DecisionRecord | None = None
+
+
 class _Desk:
     """Answer read requests of known callers."""
 
@@ -96,8 +104,12 @@ class _Desk:
         """Answer one evaluation."""
         inquirer = self._inquirer(pep)
         asked = wire.evaluation_of(document)
-        judged = await asyncio.to_thread(inquirer.evaluate, asked)
-        return await self._told(pep, judged, asked.context, asked_as)
+        told = await asyncio.to_thread(
+            lambda: self._told(pep, inquirer.evaluate(asked), asked.context, asked_as)
+        )
+        if told.record is not None:
+            await self._services.audit.write(told.record)
+        return told.answer
 
     async def evaluations(self, pep: Pep, document: dict[str, Any], asked_as: str) -> dict[str, Any]:
         """Answer a batch, in order; an item that cannot be read is a denial of its own."""
@@ -107,24 +119,34 @@ class _Desk:
         items, semantic = batch
         for key in ("subject", "action", "resource", "context", "options"):
             wire.mapping(document, key)
-        inquirer, answers = self._inquirer(pep), []
-        for item in items:
-            answer = await self._item(inquirer, pep, document, item, asked_as)
-            answers.append(answer)
-            stops = {Semantic.DENY_ON_FIRST_DENY: False, Semantic.PERMIT_ON_FIRST_PERMIT: True}
-            if semantic in stops and answer["decision"] is stops[semantic]:
-                break
-        return {"evaluations": answers}
+        told = await asyncio.to_thread(self._each, pep, document, items, semantic, asked_as)
+        # All records become durable together, and before anything is answered.
+        await asyncio.gather(
+            *(self._services.audit.write(one.record) for one in told if one.record is not None)
+        )
+        return {"evaluations": [one.answer for one in told]}
 
-    async def _item(
+    def _each(
+        self, pep: Pep, document: dict[str, Any], items: list[Any], semantic: Semantic, asked_as: str
+    ) -> list[_Told]:
+        """Decide a batch on one standpoint, in order, as far as its semantic goes."""
+        inquirer, told = self._inquirer(pep), []
+        stops = {Semantic.DENY_ON_FIRST_DENY: False, Semantic.PERMIT_ON_FIRST_PERMIT: True}
+        for item in items:
+            told.append(self._item(inquirer, pep, document, item, asked_as))
+            if semantic in stops and told[-1].answer["decision"] is stops[semantic]:
+                break
+        return told
+
+    def _item(
         self, inquirer: Inquirer, pep: Pep, document: dict[str, Any], item: Any, asked_as: str
-    ) -> dict[str, Any]:
+    ) -> _Told:
         try:
             asked = wire.evaluation_of(wire.merged(document, item))
         except InvalidRequestError as reason:
-            return {"decision": False, "context": {"error": {"status": 400, "message": reason.message}}}
-        judged = await asyncio.to_thread(inquirer.evaluate, asked)
-        return await self._told(pep, judged, asked.context, asked_as)
+            error = {"status": 400, "message": reason.message}
+            return _Told({"decision": False, "context": {"error": error}})
+        return self._told(pep, inquirer.evaluate(asked), asked.context, asked_as)
 
     def searching(self, wanted: str) -> Answering:
         """Return what answers one of the three searches."""
@@ -158,21 +180,16 @@ class _Desk:
     def _inquirer(self, pep: Pep) -> Inquirer:
         return Inquirer(self._services.point.pin(), pep.scope, self._services.clock.now())
 
-    async def _told(
-        self, pep: Pep, judged: Judged, context: Mapping[str, Any], asked_as: str
-    ) -> dict[str, Any]:
-        """Put one evaluation on record, then return its answer."""
+    def _told(self, pep: Pep, judged: Judged, context: Mapping[str, Any], asked_as: str) -> _Told:
+        """Return an answer with the record that must be durable before it leaves."""
         if pep.reasons and judged.request is not None and judged.standpoint is not None:
-            explained = await asyncio.to_thread(
-                judged.standpoint.explain, judged.request, judged.decision, None
-            )
+            explained = judged.standpoint.explain(judged.request, judged.decision, None)
             judged = msgspec.structs.replace(judged, decision=explained)
         answer = answer_of(judged, supported=context.get("supported_obligations"), reasons=pep.reasons)
         record = evaluation_record(
             self._services, pep, judged, allowed=bool(answer["decision"]), asked_as=asked_as
         )
-        await self._services.audit.write(record)
-        return answer
+        return _Told(answer, record)
 
 
 def _searched(wanted: str, document: dict[str, Any]) -> wire.Evaluation:

@@ -71,7 +71,8 @@ class Explanation:
         changes: tuple[Change, ...] = ()
         if self._engine.could_allow(request, loaded):
             changes = self._least(request, caller, loaded, decide)
-        if not changes:
+        # A forbid's own advice is the whole of it: no approval would overrule the forbid.
+        if not changes and not (decision.determining and decision.advice):
             advice.append(REQUEST_ACCESS)
         return Told(changes, tuple(dict.fromkeys(advice)))
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from doorward.cedar.engine import Answer, Engine, Loaded
+from doorward.cedar.env import Env
 from doorward.cedar.schema import Schema
 from doorward.cedar.scope import Rule
 from doorward.cedar.slices import Slice
@@ -21,7 +22,7 @@ from doorward.cedar.world import Lookup, Node
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import InvalidRequestError, UnavailableError
-from doorward.core.feed import Bundle, Delta
+from doorward.core.feed import Bundle, Delta, PolicyText
 from doorward.core.identity import Caller
 from doorward.core.model import Action, Entity, EntityUid, Value
 from doorward.core.obligation import Notify
@@ -190,6 +191,30 @@ class Standpoint:
         """Return why the request is denied whatever the resource is: nobody asks it; None otherwise."""
         said = self._principal(request.principal)
         return said if said is not None else self._actor(request.context.actor)
+
+    # What explanations are made of
+
+    def environment(self, request: AccessRequest) -> Env | None:
+        """Return what the policies of a request read; None where it cannot be asked at all."""
+        try:
+            return self._engine.environment(request, self._world)
+        except InvalidRequestError:
+            return None
+
+    def applicable(self, request: AccessRequest) -> tuple[Rule, ...]:
+        """Return every policy whose scope holds for a request."""
+        return self._engine.applicable(request.principal, request.action, request.resource, self._world)
+
+    def permits_for_others(self, request: AccessRequest) -> tuple[Rule, ...]:
+        """Return permits of this action on this resource that are for other principals."""
+        return self._engine.permits_for_others(
+            request.principal, request.action, request.resource, self._world
+        )
+
+    def policy(self, name: str) -> PolicyText | None:
+        """Return a policy or guardrail by its id."""
+        known = (*self.bundle.policies, *self.bundle.guardrails)
+        return next((policy for policy in known if policy.id == name), None)
 
     def inputs(self, request: AccessRequest) -> str:
         """Return the sha256 (hex) of the canonical JSON of everything the decision reads."""

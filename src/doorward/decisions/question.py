@@ -13,7 +13,6 @@ import msgspec
 from doorward.core.context import Context, DeviceContext
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import InvalidRequestError
-from doorward.core.feed import Bundle
 from doorward.core.model import NAMESPACE, Action, EntityUid
 from doorward.core.values import uid_from_json
 from doorward.decisions.point import Standpoint
@@ -264,13 +263,3 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "arguments": _entity("Arguments"),
 }
 _HINTS = {"now": "Write 2026-01-31T12:00:00Z.", "ip": "Write an address: 10.1.2.3."}
-
-
-def reasons(decision: Decision, bundle: Bundle) -> list[dict[str, str]]:
-    """Return the determining policies with where they stand and what they are for."""
-    known = {policy.id: policy for policy in (*bundle.policies, *bundle.guardrails)}
-    return [
-        {"id": name, "effect": p.effect, "place": p.place, "doc": p.annotations.get("doc", "")}
-        for name in decision.determining
-        if (p := known.get(name)) is not None
-    ]

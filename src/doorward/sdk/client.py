@@ -1,37 +1,39 @@
 """Ask a control plane by AuthZEN: over HTTP(S) with a Service's key, or over its Unix socket.
 
-One connection per question: nothing is shared between threads, and a question ends by its deadline
-whatever the other side does.
+Connections are kept and used again, by threads (`can`) and by event loops (`acan`). A question ends by
+its deadline whatever the other side does, and an answer to another question is never taken for ours.
 """
 
 from __future__ import annotations
 
-import asyncio
-import http.client
+import secrets
+import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
-from doorward.core.decision import Decision, Effect
+from doorward.core.decision import Decision
 from doorward.core.errors import DoorwardError, InvalidConfigError
-from doorward.core.model import EntityUid
-from doorward.core.obligation import AnyObligation
 from doorward.core.secret import Secret
-from doorward.sdk.asking import Name, denied, uid_of
-from doorward.sdk.transport import Target, exchange
+from doorward.sdk.answers import decision_of, named, question_of
+from doorward.sdk.apool import AsyncPool
+from doorward.sdk.asking import Name, denied
+from doorward.sdk.pool import Pool, left
+from doorward.sdk.target import Target, target_of
 
-_VENDOR = "doorward"
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+EVALUATION, EVALUATIONS = "/access/v1/evaluation", "/access/v1/evaluations"
 _TIMEOUT = 2.0
+_AT_ONCE = 1000  # what one request may hold
 
 
 class Client:
     """Ask a decision point elsewhere. Never raises on an answer: an error or timeout is a denial."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- where, as whom, how long
         self,
         url: str | None = None,
         *,
@@ -39,14 +41,18 @@ class Client:
         key: str | None = None,
         timeout: float = _TIMEOUT,
         ca: str | Path | None = None,
+        cert: str | Path | tuple[str | Path, str | Path] | None = None,
     ) -> None:
         """Name one of `url` and `socket`; `timeout` is the whole question's, in seconds.
 
-        Raises InvalidConfigError for both or neither, and for plain HTTP to another machine.
+        `ca` vouches for the server (the installation's own: `DATA/tls/ca.pem`); `cert` is a client
+        certificate that proves this machine, beside the key. Raises InvalidConfigError for both or
+        neither, for files that cannot be used, and for plain HTTP to another machine.
         """
         if (url is None) == (socket is None) or timeout <= 0:
             raise InvalidConfigError("a client needs a url or a socket, and a timeout above 0")
-        self._target = _target(url, ca) if url is not None else Target(socket=Path(str(socket)))
+        target = Target(socket=Path(str(socket))) if url is None else target_of(url, ca=ca, cert=cert)
+        self._pool, self._apool = Pool(target), AsyncPool(target)
         self._key = Secret(key) if key is not None else None
         self._timeout = timeout
 
@@ -55,8 +61,8 @@ class Client:
     ) -> Decision:
         """Return whether a principal may do this now; `context` is what this caller may state."""
         try:
-            body = {**_question(principal, action, resource), "context": dict(context or {})}
-            return _decision(self._post("/access/v1/evaluation", body))
+            body = {**question_of(principal, action, resource), "context": dict(context or {})}
+            return decision_of(self._post(EVALUATION, body, self._deadline()))
         except _UnansweredError as reason:
             return denied(f"sdk: {reason}")
         except DoorwardError as reason:
@@ -65,8 +71,14 @@ class Client:
     async def acan(
         self, principal: Name, action: str, resource: Name, *, context: Mapping[str, Any] | None = None
     ) -> Decision:
-        """Return the same without blocking the event loop; it ends by the same deadline."""
-        return await asyncio.to_thread(self.can, principal, action, resource, context=context)
+        """Return the same without blocking the event loop."""
+        try:
+            body = {**question_of(principal, action, resource), "context": dict(context or {})}
+            return decision_of(await self._apost(EVALUATION, body, self._deadline()))
+        except _UnansweredError as reason:
+            return denied(f"sdk: {reason}")
+        except DoorwardError as reason:
+            return denied(f"sdk: {reason.message}")
 
     def can_each(
         self,
@@ -76,113 +88,132 @@ class Client:
         *,
         context: Mapping[str, Any] | None = None,
     ) -> list[Decision]:
-        """Return one decision per resource, in order, in one request."""
-        try:
-            named = [_named(resource) for resource in resources]
-            if not named:
-                return []
-            body = {
-                "subject": _named(principal),
-                "action": {"name": action},
-                "context": dict(context or {}),
-                "evaluations": [{"resource": name} for name in named],
-            }
-            answers = self._post("/access/v1/evaluations", body).get("evaluations")
-        except _UnansweredError as reason:
-            return [denied(f"sdk: {reason}")] * len(resources)
-        except DoorwardError as reason:
-            return [denied(f"sdk: {reason.message}")] * len(resources)
-        if not isinstance(answers, list) or len(answers) != len(resources):
-            return [denied("sdk: the answer does not fit the question")] * len(resources)
-        return [_decision(one) for one in answers]
+        """Return one decision per resource, in order; a thousand of them in one request."""
+        deadline = self._deadline()
+        decisions: list[Decision] = []
+        for part in _parts(resources):
+            try:
+                body = _batch(principal, action, part, context)
+                decisions += _each(self._post(EVALUATIONS, body, deadline), len(part))
+            except _UnansweredError as reason:
+                decisions += [denied(f"sdk: {reason}")] * len(part)
+            except DoorwardError as reason:
+                decisions += [denied(f"sdk: {reason.message}")] * len(part)
+        return decisions
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"}
+    async def acan_each(
+        self,
+        principal: Name,
+        action: str,
+        resources: Sequence[Name],
+        *,
+        context: Mapping[str, Any] | None = None,
+    ) -> list[Decision]:
+        """Return the same without blocking the event loop."""
+        deadline = self._deadline()
+        decisions: list[Decision] = []
+        for part in _parts(resources):
+            try:
+                body = _batch(principal, action, part, context)
+                decisions += _each(await self._apost(EVALUATIONS, body, deadline), len(part))
+            except _UnansweredError as reason:
+                decisions += [denied(f"sdk: {reason}")] * len(part)
+            except DoorwardError as reason:
+                decisions += [denied(f"sdk: {reason.message}")] * len(part)
+        return decisions
+
+    def close(self) -> None:
+        """Close kept connections of threads; a client may be used again afterwards."""
+        self._pool.close()
+
+    async def aclose(self) -> None:
+        """Close kept connections of this event loop too."""
+        self._apool.close()
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        """Use the client as a context manager."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close kept connections."""
+        self.close()
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._timeout
+
+    def _post(self, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+        asked = secrets.token_hex(8)
+        try:
+            payload, headers = msgspec.json.encode(body), self._headers(asked)
+            return _document(self._pool.exchange(path, payload, headers, timeout=left(deadline)), asked)
+        except Exception as reason:
+            raise self._unanswered(reason) from reason
+
+    async def _apost(self, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+        asked = secrets.token_hex(8)
+        try:
+            payload, headers = msgspec.json.encode(body), self._headers(asked)
+            answer = await self._apool.exchange(path, payload, headers, timeout=left(deadline))
+            return _document(answer, asked)
+        except Exception as reason:
+            raise self._unanswered(reason) from reason
+
+    def _headers(self, asked: str) -> dict[str, str]:
+        headers = {"Content-Type": "application/json", "X-Request-ID": asked}
         if self._key is not None:
             headers["Authorization"] = f"Bearer {self._key.reveal()}"
-        try:
-            payload = msgspec.json.encode(body)
-            status, content = exchange(self._target, path, payload, headers, timeout=self._timeout)
-            document = msgspec.json.decode(content)
-        except TimeoutError:
-            raise _UnansweredError(f"no answer within {self._timeout:g} seconds") from None
-        except (OSError, http.client.HTTPException) as reason:
-            raise _UnansweredError(
-                f"the decision point cannot be reached ({type(reason).__name__})"
-            ) from reason
-        except (ValueError, TypeError, RecursionError) as reason:
-            raise _UnansweredError("question or answer is no JSON") from reason
-        if not isinstance(document, dict):
-            raise _UnansweredError("the answer is not an object")
-        if status != http.client.OK:
-            raise _UnansweredError(f"the decision point answered {status}: {document.get('detail', '')}")
-        return document
+        return headers
+
+    def _unanswered(self, reason: Exception) -> _UnansweredError:
+        """Say why a question was not answered: never in words that hold the key or an address."""
+        match reason:
+            case _UnansweredError():
+                return reason
+            case TimeoutError():
+                return _UnansweredError(f"no answer within {self._timeout:g} seconds")
+            case OSError():
+                return _UnansweredError(f"the decision point cannot be reached ({type(reason).__name__})")
+            case ValueError() | TypeError() | RecursionError():
+                return _UnansweredError("question or answer is no JSON")
+        return _UnansweredError(f"a fault while asking ({type(reason).__name__})")
 
 
 class _UnansweredError(Exception):
     """The question was not answered."""
 
 
-def _target(url: str, ca: str | Path | None) -> Target:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.scheme not in {"http", "https"} or not host or parts.username or parts.query or parts.fragment:
-        raise InvalidConfigError(f"`{url}` is not an http or https address")
-    if parts.scheme == "http" and host not in _LOOPBACK:
-        raise InvalidConfigError(
-            f"`{url}` is plain HTTP to another machine", hint="Use https: keys would be readable on the way."
-        )
-    tls = parts.scheme == "https"
-    port = parts.port or (443 if tls else 80)
-    return Target(
-        host=host, port=port, tls=tls, path=parts.path.rstrip("/"), ca=None if ca is None else str(ca)
-    )
+def _document(answer: tuple[int, Mapping[str, str], bytes], asked: str) -> dict[str, Any]:
+    status, headers, content = answer
+    if headers.get("x-request-id", asked) != asked:
+        raise _UnansweredError("the answer belongs to another question")
+    document = msgspec.json.decode(content)
+    if not isinstance(document, dict):
+        raise _UnansweredError("the answer is not an object")
+    if status != HTTPStatus.OK:
+        raise _UnansweredError(f"the decision point answered {status}: {document.get('detail', '')}")
+    return document
 
 
-def _question(principal: Name, action: str, resource: Name) -> dict[str, Any]:
-    return {"subject": _named(principal), "action": {"name": action}, "resource": _named(resource)}
+def _parts(resources: Sequence[Name]) -> list[Sequence[Name]]:
+    return [resources[at : at + _AT_ONCE] for at in range(0, len(resources), _AT_ONCE)]
 
 
-def _named(name: Name) -> dict[str, str]:
-    uid: EntityUid = uid_of(name)
-    return {"type": uid.kind, "id": uid.id}
+def _batch(
+    principal: Name, action: str, resources: Sequence[Name], context: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "subject": named(principal),
+        "action": {"name": action},
+        "context": dict(context or {}),
+        "evaluations": [{"resource": named(resource)} for resource in resources],
+    }
 
 
-def _decision(answer: Any) -> Decision:
-    """Read `{decision, context}`; what is not exactly true, or obliges to something unknown, is a denial."""
-    if not isinstance(answer, dict) or not isinstance(answer.get("decision"), bool):
-        return denied("sdk: the answer holds no decision")
-    context = answer.get("context", {})
-    try:
-        obligations = tuple(map(_obligation, context.get("obligations", ())))
-        why = context.get("reason_admin", {})
-        said = context.get("reason_user", {}).get("en")
-        decision = Decision(
-            effect=Effect.ALLOW if answer["decision"] else Effect.DENY,
-            determining=tuple(map(str, why.get("determining", ()))),
-            obligations=obligations,
-            errors=tuple(map(str, why.get("errors", ()))),
-            advice=() if said is None else (str(said),),
-            bundle=str(why.get("bundle", "")),
-            entities=str(why.get("entities", "")),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as reason:
-        return denied(f"sdk: the answer cannot be read ({type(reason).__name__})")
-    if not decision.allowed and "error" in context:
-        return msgspec.structs.replace(decision, errors=(*decision.errors, f"sdk: {context['error']}"))
-    return decision
-
-
-def _obligation(one: Mapping[str, Any]) -> AnyObligation:
-    kind, fields = str(one["type"]), dict(one["properties"])
-    match kind:
-        case "step-up":
-            plain = {"type": "stepup", "acr": fields["acr_value"], "max_age": fields.get("max_age")}
-        case "notification":
-            plain = {"type": "notify", "who": fields["to"]}
-        case "custom" if fields.pop("vendor") == _VENDOR:
-            plain = {"type": fields.pop("obligation"), **fields}
-        case _:
-            raise ValueError(kind)
-    obligation: AnyObligation = msgspec.convert(plain, AnyObligation)
-    return obligation
+def _each(document: Mapping[str, Any], wanted: int) -> list[Decision]:
+    answers = document.get("evaluations")
+    if not isinstance(answers, list) or len(answers) != wanted:
+        return [denied("sdk: the answer does not fit the question")] * wanted
+    return [decision_of(one) for one in answers]

@@ -128,9 +128,18 @@ def test_a_device_of_somebody_else_is_never_told(standpoint: Standpoint, standpo
 def test_the_advice_of_a_deciding_forbid_is_told_and_nothing_else_of_it(standpoint: Standpoint) -> None:
     decision = told(standpoint, 'Service::"etl-test"')
     assert decision.determining == ("testing-never-touches-live-data",)
-    assert decision.advice[0].startswith("A workload in testing may not use live production data")
+    assert decision.advice == (
+        "A workload in testing may not use live production data: use a copy made for tests.",
+    )
     assert decision.would_allow == ()
-    assert decision.advice[-1] == REQUEST_ACCESS
+
+
+def test_a_forbid_without_advice_looks_like_the_lack_of_a_permit(standpoint_of: Stand) -> None:
+    permit = '@id("p") permit (principal, action, resource) when { principal.clearance > 2 };'
+    forbid = '@id("f") forbid (principal, action, resource) when { principal.clearance < 9 };'
+    assert (
+        told(standpoint_of(permit + forbid)).advice == told(standpoint_of(permit)).advice == (REQUEST_ACCESS,)
+    )
 
 
 def test_the_advice_of_a_permit_for_others_is_not_told(standpoint: Standpoint) -> None:

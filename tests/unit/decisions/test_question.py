@@ -9,7 +9,7 @@ from doorward.core.context import Context, DeviceContext
 from doorward.core.errors import InvalidRequestError
 from doorward.core.model import EntityUid
 from doorward.decisions.point import Standpoint
-from doorward.decisions.question import Question, answer, reasons, request_of
+from doorward.decisions.question import Question, answer, request_of
 from doorward.directory.snapshot import Snapshot
 from support.policies import NOW
 
@@ -111,14 +111,6 @@ def test_a_purpose_not_hers_is_denied_as_at_the_gate(standpoint: Standpoint) -> 
     decision = answer(question, standpoint, NOW)
     assert not decision.allowed
     assert decision.advice == ('The purpose fraud-model is not assigned to User::"omar".',)
-
-
-def test_reasons_name_the_policies_words(standpoint: Standpoint) -> None:
-    question = Question(principal='User::"omar"', action="read", resource='Dataset::"store/training"')
-    (reason,) = reasons(answer(question, standpoint, NOW), standpoint.bundle)
-    assert (reason["id"], reason["effect"]) == ("owner-reads-own-data", "permit")
-    assert "data.cedar:" in reason["place"]
-    assert reason["doc"]
 
 
 def test_a_name_nobody_declared_is_said(standpoint: Standpoint) -> None:

@@ -14,11 +14,12 @@ from doorward.console.services import Services
 from doorward.core.errors import InvalidRequestError
 from doorward.core.feed import Known
 from doorward.core.model import Action
-from doorward.decisions.question import Question, answer, reasons
+from doorward.decisions.grounds import explained
+from doorward.decisions.question import Question
 
 
 class Asked(BaseModel):
-    """A question in words; what is not said takes a neutral value. `why` adds the policies' words."""
+    """A question in words; what is not said takes a neutral value. `why` adds the grounds."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -61,11 +62,8 @@ def _decide(services: Services, asked: Asked) -> dict[str, Any]:
         question = msgspec.convert(asked.model_dump(exclude={"why"}), Question)
     except msgspec.ValidationError as reason:
         raise InvalidRequestError(f"the question cannot be read: {reason}") from reason
-    decision = answer(question, standpoint, services.clock.now())
-    document = decision.to_json()
-    if asked.why:
-        document["policies"] = reasons(decision, standpoint.bundle)
-    return document
+    decision, grounds = explained(question, standpoint, services.clock.now())
+    return {**decision.to_json(), **(grounds.to_json() if asked.why else {})}
 
 
 def _world(services: Services) -> dict[str, Any]:
