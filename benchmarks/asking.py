@@ -1,13 +1,11 @@
 """What one decision costs a program: in process, over the Unix socket, over HTTP, and a thousand in a batch.
 
 One real control plane (the console's application with store, directory and durable audit) in a process
-of its own; the SDK asks it. Every evaluation is on disk before it is answered, so the peer is the floor
-of that: a bare write and fdatasync of a record of the same size.
+of its own; the SDK asks it. Every evaluation but those in process is on disk before it is answered.
 """
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -55,11 +53,11 @@ def main() -> None:
         point = DecisionPoint(home / "policies", home / "org.yaml")
         embedded = _p50(lambda: point.can(*_QUESTION).allowed, rounds)
         with _Running(home) as plane:
-            figures = _asked(plane, home, embedded, rounds)
+            figures = _asked(plane, embedded, rounds)
     publish(figures, as_json=wanted.json)
 
 
-def _asked(plane: _Running, home: Path, embedded: float, rounds: int) -> list[Figure]:
+def _asked(plane: _Running, embedded: float, rounds: int) -> list[Figure]:
     socket, http = Client(socket=plane.socket, timeout=30), Client(plane.url, key=plane.key, timeout=30)
     fresh = Client(plane.url, key=plane.key, timeout=30)
 
@@ -76,10 +74,9 @@ def _asked(plane: _Running, home: Path, embedded: float, rounds: int) -> list[Fi
     progress("a thousand in a batch")
     names = [_QUESTION[2]] * _BATCH
     each = _p50(lambda: all(http.can_each(*_QUESTION[:2], names)), max(rounds // 200, 3)) / _BATCH
-    floor = _p50(_synced(home / "floor"), rounds)
     return [
         Figure("decision in process, p50", "us", embedded),
-        Figure("decision over the Unix socket, p50", "us", over_socket, {"one fdatasync": floor}),
+        Figure("decision over the Unix socket, p50", "us", over_socket, {"over HTTP": over_http}),
         Figure("decision over HTTP, kept connection, p50", "us", over_http, {"new connection": over_new}),
         Figure("decision in a batch of 1,000 over HTTP", "us", each, {"asked alone": over_http}),
     ]
@@ -96,18 +93,6 @@ def _p50(ask: Callable[[], bool], rounds: int) -> float:
             raise SystemExit("a question of the benchmark was denied")
         times.append(time.perf_counter_ns() - began)
     return statistics.median(times) / 1000
-
-
-def _synced(file: Path) -> Callable[[], bool]:
-    descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-    record = b"x" * 1100 + b"\n"
-
-    def write() -> bool:
-        os.write(descriptor, record)
-        os.fdatasync(descriptor)
-        return True
-
-    return write
 
 
 class _Running:

@@ -317,7 +317,7 @@ class Engine:
 
     def environment(self, request: AccessRequest, loaded: Loaded) -> Env | None:
         """Return what a request's policies read; None for one that the schema does not know."""
-        slice_ = self._slice(request.principal, request.action, request.resource, loaded)
+        _, _, slice_ = self.meet(request.principal, request.action, request.resource, loaded)
         if slice_.read is None:
             return None
         context = slice_.read(request.context)

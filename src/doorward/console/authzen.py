@@ -104,8 +104,9 @@ class _Desk:
         """Answer one evaluation."""
         inquirer = self._inquirer(pep)
         asked = wire.evaluation_of(document)
+        name = self._services.ids.new()
         told = await asyncio.to_thread(
-            lambda: self._told(pep, inquirer.evaluate(asked), asked.context, asked_as)
+            lambda: self._told(pep, inquirer.evaluate(asked), asked, name=name, asked_as=asked_as)
         )
         if told.record is not None:
             await self._services.audit.write(told.record)
@@ -119,7 +120,9 @@ class _Desk:
         items, semantic = batch
         for key in ("subject", "action", "resource", "context", "options"):
             wire.mapping(document, key)
-        told = await asyncio.to_thread(self._each, pep, document, items, semantic, asked_as)
+        # Ids are made here: their source belongs to the event loop.
+        named = [(self._services.ids.new(), item) for item in items]
+        told = await asyncio.to_thread(self._each, pep, document, named, semantic, asked_as)
         # All records become durable together, and before anything is answered.
         await asyncio.gather(
             *(self._services.audit.write(one.record) for one in told if one.record is not None)
@@ -127,26 +130,28 @@ class _Desk:
         return {"evaluations": [one.answer for one in told]}
 
     def _each(
-        self, pep: Pep, document: dict[str, Any], items: list[Any], semantic: Semantic, asked_as: str
+        self,
+        pep: Pep,
+        document: dict[str, Any],
+        items: list[tuple[str, Any]],
+        semantic: Semantic,
+        asked_as: str,
     ) -> list[_Told]:
         """Decide a batch on one standpoint, in order, as far as its semantic goes."""
         inquirer, told = self._inquirer(pep), []
         stops = {Semantic.DENY_ON_FIRST_DENY: False, Semantic.PERMIT_ON_FIRST_PERMIT: True}
-        for item in items:
-            told.append(self._item(inquirer, pep, document, item, asked_as))
+        for name, item in items:
+            try:
+                asked = wire.evaluation_of(wire.merged(document, item))
+            except InvalidRequestError as reason:
+                error = {"status": 400, "message": reason.message}
+                told.append(_Told({"decision": False, "context": {"error": error}}))
+            else:
+                judged = inquirer.evaluate(asked)
+                told.append(self._told(pep, judged, asked, name=name, asked_as=asked_as))
             if semantic in stops and told[-1].answer["decision"] is stops[semantic]:
                 break
         return told
-
-    def _item(
-        self, inquirer: Inquirer, pep: Pep, document: dict[str, Any], item: Any, asked_as: str
-    ) -> _Told:
-        try:
-            asked = wire.evaluation_of(wire.merged(document, item))
-        except InvalidRequestError as reason:
-            error = {"status": 400, "message": reason.message}
-            return _Told({"decision": False, "context": {"error": error}})
-        return self._told(pep, inquirer.evaluate(asked), asked.context, asked_as)
 
     def searching(self, wanted: str) -> Answering:
         """Return what answers one of the three searches."""
@@ -180,14 +185,14 @@ class _Desk:
     def _inquirer(self, pep: Pep) -> Inquirer:
         return Inquirer(self._services.point.pin(), pep.scope, self._services.clock.now())
 
-    def _told(self, pep: Pep, judged: Judged, context: Mapping[str, Any], asked_as: str) -> _Told:
-        """Return an answer with the record that must be durable before it leaves."""
+    def _told(self, pep: Pep, judged: Judged, asked: wire.Evaluation, *, name: str, asked_as: str) -> _Told:
+        """Return an answer with the record (`name` is its id) that must be durable before it leaves."""
         if pep.reasons and judged.request is not None and judged.standpoint is not None:
             explained = judged.standpoint.explain(judged.request, judged.decision, None)
             judged = msgspec.structs.replace(judged, decision=explained)
-        answer = answer_of(judged, supported=context.get("supported_obligations"), reasons=pep.reasons)
+        answer = answer_of(judged, supported=asked.context.get("supported_obligations"), reasons=pep.reasons)
         record = evaluation_record(
-            self._services, pep, judged, allowed=bool(answer["decision"]), asked_as=asked_as
+            self._services, pep, judged, name=name, allowed=bool(answer["decision"]), asked_as=asked_as
         )
         return _Told(answer, record)
 

@@ -17,10 +17,10 @@ from doorward.decisions.authzen_wire import Evaluation
 _MAX_TEXT = 2048
 
 
-def evaluation_record(
-    services: Services, pep: Pep, judged: Judged, *, allowed: bool, asked_as: str
+def evaluation_record(  # noqa: PLR0913 -- what an evaluation was
+    services: Services, pep: Pep, judged: Judged, *, name: str, allowed: bool, asked_as: str
 ) -> DecisionRecord:
-    """Return the record of one evaluation; `allowed` is what the enforcement point is told."""
+    """Return the record of one evaluation; `name` is its id, `allowed` what the caller is told."""
     decision, request, standpoint = judged.decision, judged.request, judged.standpoint
     effect = Effect.ALLOW if allowed else Effect.DENY
     fields: dict[str, Any] = {}
@@ -38,7 +38,7 @@ def evaluation_record(
         decision.determining,
     )
     return DecisionRecord(
-        **_common(services, asked_as),
+        **_common(services, name, asked_as),
         decision=effect.value,
         code="allowed" if allowed else "denied",
         policy_decision=decision.effect.value,
@@ -65,7 +65,7 @@ def search_record(  # noqa: PLR0913 -- what a search was
     standpoint = services.point.pin()
     effect = Effect.ALLOW if pep.searches else Effect.DENY
     return DecisionRecord(
-        **_common(services, asked_as),
+        **_common(services, services.ids.new(), asked_as),
         decision=effect.value,
         code="allowed" if pep.searches else "denied",
         principal=_cut(f"{asked.subject.type} {asked.subject.id}".strip()),
@@ -83,9 +83,9 @@ def search_record(  # noqa: PLR0913 -- what a search was
     )
 
 
-def _common(services: Services, asked_as: str) -> dict[str, Any]:
+def _common(services: Services, name: str, asked_as: str) -> dict[str, Any]:
     return {
-        "id": services.ids.new(),
+        "id": name,
         "kind": "decision",
         "time": str(to_json(services.clock.now())["__extn"]["arg"]),
         "request_id": asked_as,

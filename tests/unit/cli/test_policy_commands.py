@@ -187,8 +187,28 @@ def test_why_names_the_policy_and_its_place(policies: Path, org: Path) -> None:
     arguments = ("can", 'User::"eli"', "deploy", 'Model::"registry/fraud-detector"')
     result = dw(*arguments, "--why", "--policies", policies, "--org", org)
     assert result.exit_code == 1
-    assert "forbid builders-never-deploy" in result.stdout
+    assert "Models are promoted by a release manager" in result.stdout
+    assert "builders-never-deploy forbids it (" in result.stdout
     assert "models.cedar:" in result.stdout
+    assert "request access" not in result.stdout
+
+
+def test_why_names_the_nearest_permit_and_what_it_lacked(policies: Path, org: Path) -> None:
+    arguments = ("can", 'User::"dana"', "read", TRAINING, "--policies", policies, "--org", org)
+    said = dw(*arguments, "--why").stdout
+    assert "To be let in: present the certificate of your device" in said
+    assert "No policy permits this as things stand." in said
+    assert "read-training-data comes nearest (" in said
+    assert "It does not hold, because no device showed a certificate and no purpose is stated." in said
+    assert "comes nearest" not in dw(*arguments).stdout
+
+
+def test_the_grounds_are_json_too_when_they_are_asked_for(policies: Path, org: Path) -> None:
+    _, plain = ask(policies, org, 'User::"bea"', "read", TRAINING)
+    assert "nearest" not in plain
+    _, full = ask(policies, org, 'User::"bea"', "read", TRAINING, "--why")
+    assert full["because"] == "No policy permits this as things stand."
+    assert full["nearest"][0]["missed"]
 
 
 @pytest.mark.parametrize(
