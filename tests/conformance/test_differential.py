@@ -23,7 +23,7 @@ def test_both_tiers_decide_like_cedar(seed: int) -> None:
     seen: Counter[str] = Counter()
     assert next(differences(5_000, seed, seen), "") == ""
     assert min(seen["allow"], seen["deny"], seen["reasons"], seen["errors"]) > 300
-    assert min(seen["strict differs"], seen["links"]) > 50
+    assert min(seen["strict differs"], seen["links"], seen["functions"]) > 50
 
 
 def test_a_planted_fault_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,11 @@ class Judges:
         )
         return {PLAIN: plain, STRICT: oracle.strictly(plain, self._forbids)}
 
+    @property
+    def functions(self) -> int:
+        """Return how many functions the tiers that generate have made."""
+        return sum(self._engines[key].tier_1.get("generated", 0) for key in self.generated)
+
     def ours(self, request: dict[str, Any]) -> Iterator[tuple[tuple[str, str], Opinion]]:
         """Yield what each tier says in each mode; a tier that generates is asked twice."""
         uids = [EntityUid(**request[name]) for name in ("principal", "action", "resource")]
@@ -114,6 +119,7 @@ def differences_in(number: int, seed: int, seen: Counter[str]) -> Iterator[str]:
                     f"seed {seed}, batch {number}: {tier}, {mode} mode: {got}, Cedar: {expected[mode]}\n"
                     f"{batch.policies}\n{json.dumps(request)}"
                 )
+    seen["functions"] += judges.functions
 
 
 def main() -> None:

@@ -28,6 +28,8 @@ from doorward.core.feed import Bundle
 from doorward.core.identity import KeyRecord
 from doorward.core.ids import IdSource
 from doorward.decisions.point import DecisionPoint
+from doorward.decisions.shadow_link import ShadowLink
+from doorward.decisions.watching import Samples
 from doorward.directory.administration import Directory
 from doorward.directory.feed import FeedServer
 from doorward.identity.custody import Custodian
@@ -59,6 +61,7 @@ async def run_control(settings: Settings, *, lifeline: int | None = None) -> Non
                 _checkpointer(services.custodian, settings).keep(),
                 certificates.keep_issued(settings, services.device_authority, services.clock),
                 sources.keep_aging(services.directory),
+                *(() if services.shadow is None else (services.shadow.run(),)),
             ):
                 await serve(
                     build(services),
@@ -85,7 +88,10 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServe
     try:
         directory = Directory(store, clock, ids)
         directory.register_upstreams({u.name: u.environment for u in settings.upstream})
-        point = DecisionPoint()
+        samples = Samples(settings.shadow.every)
+        point = DecisionPoint(samples)
+        # What was found wrong before is in force before anything is decided.
+        shadow = ShadowLink(settings.data, samples, point.restrict)
         point.publish(bundle)
         point.advance(directory.snapshot)
         directory.subscribe(lambda _delta: point.advance(directory.snapshot))
@@ -113,6 +119,7 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServe
                 audit=audit,
                 reader=AuditReader(settings.data / "audit"),
                 workspace=workspace,
+                shadow=shadow,
             )
             feed = _feed(services)
             custodian.on_rotation(lambda _use: _spread(services, feed))

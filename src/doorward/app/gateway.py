@@ -24,6 +24,8 @@ from doorward.core.feed import Bundle, Delta, Known
 from doorward.core.ids import IdSource
 from doorward.core.ports import CredentialRegistry
 from doorward.decisions.point import DecisionPoint
+from doorward.decisions.shadow_link import ShadowLink
+from doorward.decisions.watching import Samples
 from doorward.directory.feed import FeedClient
 from doorward.directory.snapshot import Snapshot
 from doorward.gateway.adapter import Adapter
@@ -52,9 +54,9 @@ _SAVE_USES_SECONDS = 5.0
 class World:
     """What the feed has told so far: the snapshot the registry answers from, and the decision point."""
 
-    def __init__(self) -> None:
+    def __init__(self, samples: Samples | None = None) -> None:
         """Know nothing; until the feed has spoken everybody is refused."""
-        self.point = DecisionPoint()
+        self.point = DecisionPoint(samples)
         self.snapshot = Snapshot.of(Known(version=0))
 
     def registry(self) -> CredentialRegistry:
@@ -91,7 +93,10 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
     prepare_data(settings.data)
     clock = SystemClock()
     ids = IdSource(clock)
-    world = World()
+    samples = Samples(settings.shadow.every)
+    world = World(samples)
+    # What was found wrong before is in force before anything is decided.
+    shadow = ShadowLink(settings.data, samples, world.point.restrict)
     feed = FeedClient(
         settings.data / "feed.sock", world.on_known, world.on_delta, world.on_bundle, world.on_error
     )
@@ -115,7 +120,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         AuditWriter(
             settings.data / "audit", "gateway", clock=clock, ids=ids, settings=settings.audit
         ) as audit,
-        _running(feed.run(), ledger.run()),
+        _running(feed.run(), ledger.run(), shadow.run()),
     ):
         await certificates.issued(settings, certificates.GATEWAY)
         tls = certificates.context(settings, certificates.GATEWAY)
@@ -124,6 +129,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
             world=world,
             feed=feed,
             ledger=ledger,
+            shadow=shadow,
             authenticator=authenticator,
             audit=audit,
             clock=clock,
@@ -186,6 +192,7 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
     world: World,
     feed: FeedClient,
     ledger: Ledger,
+    shadow: ShadowLink,
     authenticator: Authenticator,
     audit: AuditWriter,
     clock: Clock,
@@ -194,6 +201,8 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
 ) -> GatewayServer:
     open_answers = OpenAnswers(lambda: world.point.changed)
     metrics = GatewayMetrics(open_answers=lambda: len(open_answers), staleness=feed.staleness)
+    for name, text, read in shadow.numbers():
+        metrics.gauge(name, text, read)
     upstreams = {
         upstream.name: HttpUpstream(upstream, timeout=settings.gateway.upstream_timeout, base=settings.base)
         for upstream in settings.upstream
@@ -223,7 +232,12 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
         ),
     )
     opaque = {u.name: depth for u in settings.upstream if (depth := opaque_after(u.kind)) is not None}
-    readiness = Readiness(world.point, staleness=feed.staleness, max_staleness=settings.gateway.max_staleness)
+    readiness = Readiness(
+        world.point,
+        staleness=feed.staleness,
+        max_staleness=settings.gateway.max_staleness,
+        shadow=shadow.report,
+    )
     return GatewayServer(
         flow=flow,
         edge=Edge(flow, settings=settings.gateway, ids=ids, opaque=opaque, tls=tls),

@@ -19,6 +19,8 @@ from doorward.core.errors import InvalidConfigError, UnavailableError
 
 # What the others need first; they end in the opposite order.
 ROLES = ("ledger", "control", "gateway")
+# Nobody waits for it: decisions are made without it, and it starts again like the others.
+SHADOW = "shadow"
 _READY_DEADLINE = 60.0
 _GRACE = 20.0
 _PRIVATE_DIRECTORY = 0o700
@@ -76,7 +78,8 @@ async def _run(
         # All start at once: the gateway waits by itself for what the control role tells it.
         children += [await _start(role, arguments) for role in roles]
         for child in children:
-            await _ready(child, data, stopping)
+            if child.role != SHADOW:
+                await _ready(child, data, stopping)
         if not stopping.is_set():
             on_ready()
         keepers = [asyncio.create_task(_keep(child, arguments, data, stopping)) for child in children]

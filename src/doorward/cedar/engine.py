@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
-from doorward.cedar import closures, contexts, generated, scope, types
+from doorward.cedar import closures, contexts, generated, scope, second, types
 from doorward.cedar.annotations import AnnotationError, obligations
 from doorward.cedar.circumstances import Circumstances
 from doorward.cedar.data import outside
@@ -28,6 +28,7 @@ from doorward.core.decision import AccessRequest, Effect
 from doorward.core.errors import DoorwardError, InvalidPolicyError, InvalidRequestError
 from doorward.core.feed import Bundle, PolicyText
 from doorward.core.model import Entity, EntityUid, Value
+from doorward.core.shadow import Measure
 
 __all__ = ["Answer", "Effect", "Engine", "Loaded"]
 
@@ -81,6 +82,7 @@ class Engine:
         self._expressions: dict[int, tuple[Mapping[str, Any], Expr]] = {}
         self._forge = _FORGE if beside else None
         self._functions = Functions(self._forge)
+        self.looks = second.Looks(schema, self._distrust)
 
     @classmethod
     def of(cls, bundle: Bundle) -> Engine:
@@ -110,18 +112,29 @@ class Engine:
             read = slice_.read
             if read is None:
                 return _outside(request.principal, request.action, request.resource)
-            if (fast := slice_.fast) is None:
+            if slice_.fast is None:
                 self._count(slice_, slice_, live=True)
-                fast = slice_.fast
-            if fast is not None:
-                with suppress(Exception):  # an error, or a case the generated code leaves to tier 0
-                    return slice_.answer(fast(principal, resource, request.context, loaded))
-            context = read(request.context)
-            return slice_.exact(Env(request.principal, request.action, request.resource, context, loaded))
+            answer = self._answered(slice_, read, request, (principal, resource), loaded)
+            slice_.until -= 1
+            return answer if slice_.until >= 0 else self.looks.look(slice_, request, answer, loaded)
         except DoorwardError as reason:
             return undecided(reason.message)
         except Exception as reason:  # noqa: BLE001 -- whatever goes wrong in here, the answer is deny
             return undecided(f"{type(reason).__name__}: {reason}")
+
+    def _answered(
+        self,
+        slice_: Slice,
+        read: contexts.Reader,
+        request: AccessRequest,
+        nodes: tuple[Node, Node],
+        loaded: Loaded,
+    ) -> Answer:
+        if (fast := slice_.fast) is not None:
+            with suppress(Exception):  # an error, or a case the generated code leaves to tier 0
+                return slice_.answer(fast(*nodes, request.context, loaded))
+        context = read(request.context)
+        return slice_.exact(Env(request.principal, request.action, request.resource, context, loaded))
 
     def evaluate_record(
         self,
@@ -219,9 +232,17 @@ class Engine:
 
     def distrust(self, request: AccessRequest, loaded: Loaded) -> None:
         """Keep the policies of such requests on tier 0 from now on: their function was seen to be wrong."""
-        slice_ = self.meet(request.principal, request.action, request.resource, loaded)[2]
+        self._distrust(self.meet(request.principal, request.action, request.resource, loaded)[2])
+
+    def _distrust(self, slice_: Slice) -> None:
         for lane, live in ((slice_, True), (slice_.records, False)):
             self._functions.distrust(_key(slice_, live=live), lane)
+
+    def restrict(self, measures: Mapping[str, Measure]) -> None:
+        """Put slices under measures, now and whenever they are made. Callable from any thread."""
+        self.looks.measures = dict(measures)
+        for slice_ in tuple(self._slices.values()):
+            self.looks.bind(slice_)
 
     def settle(self, timeout: float = 60.0) -> bool:
         """Wait until every function ordered so far is made; return whether it was in time (seconds)."""
@@ -273,6 +294,7 @@ class Engine:
         asks = Asks(principal.type, action, resource.type)
         made = Slice(asks, rules, [self._tests[rule.key] for rule in rules], context, strict=self._strict)
         made.read = None if context is None else self._reader(context, rules)
+        self.looks.begin(made)
         if len(self._slices) >= _MAX_SLICES:
             self._slices.clear()
         self._slices[key] = made

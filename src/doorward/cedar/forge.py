@@ -39,6 +39,9 @@ class Lane(Protocol):
     fast: Fast | None
     asked: int
 
+    def given(self, fast: Fast) -> None:
+        """Use a function from now on."""
+
 
 class Forge:
     """The thread and its queue."""
@@ -169,7 +172,7 @@ class Functions:
     def _give(self, lane: Lane, key: Hashable) -> None:
         found = self._made[key]
         if found is not None:
-            lane.fast = found[0]
+            lane.given(found[0])
             self._given.append(lane)
 
     def _forget(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -12,9 +13,17 @@ from doorward.cedar.env import Env
 from doorward.cedar.generated import Fast
 from doorward.cedar.scope import Asks, Rule
 from doorward.cedar.types import RecordType
-from doorward.core.decision import Effect
+from doorward.core.decision import AccessRequest, Effect
+from doorward.core.shadow import Measure
+
+if TYPE_CHECKING:
+    from doorward.cedar.oracle import Oracle
 
 _MAX_ANSWERS = 1024
+# So many decisions that the next look never comes.
+NEVER: Final = 1 << 62
+# Every one of the first decisions of a fresh function is looked at again elsewhere.
+FRESH: Final = 8
 
 Test = Callable[[Env], bool]
 
@@ -37,13 +46,28 @@ class RecordLane:
         self.asked = 0
         self.fast: Fast | None = None
 
+    def given(self, fast: Fast) -> None:
+        """Use a generated function from now on."""
+        self.fast = fast
+
+
+class Watch(Protocol):
+    """Take decisions to look at again (the shadow check). On the path of a request: never waits."""
+
+    def first(self) -> int:
+        """Return how many decisions of a new slice pass before the first is taken."""
+
+    def take(self, slice_: Slice, request: AccessRequest, answer: Answer, stands_on: tuple[str, int]) -> int:
+        """Take one decision on a bundle and a version of entities; return how many pass before the next."""
+
 
 class Slice:
     """Every policy whose scope holds for one action and one pair of signatures.
 
     `context` is the type a context must have, None where the schema knows no such request; `read` brings
     one into that form. `fast`, where generated, takes a `Context` and returns the satisfied policies as
-    bits or raises, and then tier 0 speaks. `answers` are those given so far, by these bits.
+    bits or raises, and then tier 0 speaks. `answers` are those given so far, by these bits. `until` is
+    how many decisions pass before one gets a second look; `measure` is what the shadow check demands.
     """
 
     __slots__ = (
@@ -54,10 +78,15 @@ class Slice:
         "asks",
         "context",
         "fast",
+        "fresh",
+        "measure",
+        "name",
+        "oracle",
         "read",
         "records",
         "rules",
         "strict",
+        "until",
     )
 
     def __init__(
@@ -82,6 +111,16 @@ class Slice:
         self.asked = 0
         self.fast: Fast | None = None
         self.records = RecordLane()
+        self.until = NEVER
+        self.fresh = 0
+        self.measure: Measure | None = None
+        self.oracle: Oracle | None = None
+        self.name = ""
+
+    def given(self, fast: Fast) -> None:
+        """Use a generated function from now on; its first decisions are looked at."""
+        self.fast = fast
+        self.fresh, self.until = FRESH, 0
 
     def exact(self, env: Env) -> Answer:
         """Evaluate by tier 0."""

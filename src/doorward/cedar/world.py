@@ -39,7 +39,7 @@ class Node:
 class World:
     """Entities by name, made from `lookup` when first read and kept within a bound."""
 
-    __slots__ = ("_checked", "_limit", "_lookup", "_nodes", "_schema", "entities", "strangers")
+    __slots__ = ("_checked", "_limit", "_lookup", "_nodes", "_schema", "entities", "stands_on", "strangers")
 
     def __init__(self, lookup: Lookup, schema: Schema | None = None, limit: int = 65_536) -> None:
         """Read entities by `lookup`; keep at most `limit` of them ready."""
@@ -51,6 +51,8 @@ class World:
         self._checked: set[EntityUid] = set()
         self.strangers: dict[EntityUid, Node] = {}
         self.entities: Mapping[EntityUid, Entity] = _View(lookup)
+        # The bundle's digest and the entities' version. Decisions on neither get no second look.
+        self.stands_on: tuple[str, int] | None = None
 
     def node(self, uid: EntityUid) -> Node | None:
         """Return an entity, None if there is none; raise InvalidRequestError if it breaks the schema."""

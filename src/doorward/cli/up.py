@@ -28,7 +28,7 @@ def up(
     data: Annotated[
         Path | None, typer.Option("--data", help="Where data lives (DOORWARD_DATA, default .doorward).")
     ] = None,
-    role: Annotated[str, typer.Option(help="all, control, gateway or ledger.")] = "all",
+    role: Annotated[str, typer.Option(help="all, control, gateway, ledger or shadow.")] = "all",
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run Doorward: gateway, control plane and console, until Ctrl-C."""
@@ -54,14 +54,18 @@ def up(
             from doorward.app.ledger import run_ledger
 
             asyncio.run(run_ledger(settings, lifeline=lifeline))
+        case "shadow":
+            from doorward.app.shadow import run_shadow
+
+            asyncio.run(run_shadow(settings, lifeline=lifeline))
         case _:
-            say(f"doorward: `{role}` is not a role; write all, control, gateway or ledger")
+            say(f"doorward: `{role}` is not a role; write all, control, gateway, ledger or shadow")
             raise typer.Exit(Exit.USAGE)
 
 
 async def _all(settings: Settings, config: Path | None) -> int:
     from doorward import telemetry
-    from doorward.app.supervisor import supervise
+    from doorward.app.supervisor import ROLES, SHADOW, supervise
 
     telemetry.configure(role="supervisor")
     arguments = ["--data", str(settings.data)]
@@ -80,4 +84,5 @@ async def _all(settings: Settings, config: Path | None) -> int:
         if not settings.upstream:
             say("No upstream is protected yet: `doorward protect KIND URL` writes the configuration for one.")
 
-    return await supervise(arguments=arguments, data=settings.data, on_ready=announce)
+    roles = (*ROLES, SHADOW) if settings.shadow.every else ROLES
+    return await supervise(arguments=arguments, data=settings.data, roles=roles, on_ready=announce)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
 
 from doorward.console.authorise import local_operator, peer_uid
 from doorward.core.errors import DoorwardError, NotFoundError
@@ -29,6 +29,7 @@ def readiness(services: Services) -> dict[str, Any]:
         "ready": True,
         "bundle": standpoint.bundle_digest,
         "entities": standpoint.entities_version,
+        **({} if services.shadow is None else {"shadow": services.shadow.report()}),
         **_operator(services),
     }
 
@@ -38,6 +39,14 @@ def _operator(services: Services) -> dict[str, Any]:
         "local_operator": local_operator(services),
         "admin_enrolled": bool(services.directory.accounts.list_passkeys()),
     }
+
+
+def _own(services: Services) -> CollectorRegistry:
+    """Return the numbers of this very application."""
+    registry = CollectorRegistry()
+    for name, text, read in () if services.shadow is None else services.shadow.numbers():
+        Gauge(name, text, registry=registry).set_function(read)
+    return registry
 
 
 def router(services: Services) -> APIRouter:
@@ -67,6 +76,8 @@ def router(services: Services) -> APIRouter:
         near = peer_uid(request) is not None or (request.client and is_loopback(request.client.host))
         if not near:
             raise NotFoundError("there is nothing here")
-        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+        return Response(
+            generate_latest(REGISTRY) + generate_latest(_own(services)), media_type=CONTENT_TYPE_LATEST
+        )
 
     return routes

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from doorward.core.ids import IdSource
     from doorward.core.ports import AuditLog
     from doorward.decisions.point import DecisionPoint
+    from doorward.decisions.shadow_link import ShadowLink
     from doorward.directory.administration import Directory
     from doorward.identity.custody import Custodian
     from doorward.identity.device_authority import DeviceAuthority
@@ -34,3 +35,4 @@ class Services:
     audit: AuditLog
     reader: AuditReader
     workspace: Workspace
+    shadow: ShadowLink | None = None

@@ -101,3 +101,21 @@ class LogRecord(Record, frozen=True, kw_only=True):
     event: str
     detail: str = ""
     facts: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class AlertRecord(Record, frozen=True, kw_only=True):
+    """State what a person must look at (`kind` = `alert`): `code` names what happened.
+
+    `severity` is `critical`, `high`, `medium` or `low`. Principal, action and resource are those of the
+    request that showed it, where there is one; `facts` hold the rest.
+    """
+
+    code: str
+    severity: str
+    detail: str
+    principal: str = ""
+    action: str = ""
+    resource: str = ""
+    bundle: str = ""
+    entities: str = ""
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)

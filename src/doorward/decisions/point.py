@@ -17,7 +17,7 @@ from doorward.cedar.engine import Answer, Engine, Loaded
 from doorward.cedar.env import Env
 from doorward.cedar.schema import Schema
 from doorward.cedar.scope import Rule
-from doorward.cedar.slices import Slice
+from doorward.cedar.slices import Slice, Watch
 from doorward.cedar.world import Lookup, Node
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest, Decision, Effect
@@ -26,6 +26,7 @@ from doorward.core.feed import Bundle, Delta, PolicyText
 from doorward.core.identity import Caller
 from doorward.core.model import Action, Entity, EntityUid, Value
 from doorward.core.obligation import Notify
+from doorward.core.shadow import Measure, stricter
 from doorward.core.values import entity_to_json
 from doorward.decisions.explaining import Explanation
 from doorward.decisions.inputs import Inputs
@@ -52,6 +53,7 @@ class Standpoint:
         self.entities_version = f"v{snapshot.version}"
         self._engine = engine
         self._world = engine.world(snapshot.lookup, _MAX_KNOWN)
+        self._world.stands_on = (bundle.digest, snapshot.version)
         # Who is known and active, and what is known, as the engine reads them.
         self._actors: dict[EntityUid, Node] = {}
         self._targets: dict[EntityUid, Node] = {}
@@ -74,6 +76,9 @@ class Standpoint:
             kept, decisions = self._kinds[request.action, principal.as_principal, resource.as_resource]
             if (fast := kept.fast) is not None and context.actor is None:
                 satisfied = fast(principal, resource, context, self._world)
+                kept.until -= 1
+                if kept.until < 0:
+                    self._engine.looks.look(kept, request, kept.answer(satisfied), self._world)
                 found = decisions.get(satisfied)
                 return self._decided_anew(kept, decisions, satisfied) if found is None else found
         except Exception:  # noqa: BLE001, S110 -- what is not kept or not usual is decided at length
@@ -137,6 +142,7 @@ class Standpoint:
         delta = Delta(version=self.snapshot.version + 1, entities=known)
         supposed = Standpoint(self._engine, self.bundle, self.snapshot.with_delta(delta))
         supposed.entities_version = self.entities_version
+        supposed._world.stands_on = None  # nobody else knows these entities
         return supposed
 
     def among(self, request: AccessRequest, resources: Iterable[EntityUid]) -> Iterator[EntityUid]:
@@ -145,6 +151,11 @@ class Standpoint:
         The same as `decide` for each, but what does not depend on the resource is evaluated once.
         """
         if self.refused(request) is not None:
+            return
+        if self._engine.looks.measures:
+            # Only deciding itself knows of measures.
+            each = ((uid, msgspec.structs.replace(request, resource=uid)) for uid in resources)
+            yield from (uid for uid, asked in each if self.decide(asked).allowed)
             return
         sieve = self._engine.sieve(request, self._world)
         if sieve is None:
@@ -285,9 +296,14 @@ class Standpoint:
 class DecisionPoint:
     """Keep the newest bundle and snapshot; safe to publish from another thread than it is read."""
 
-    def __init__(self) -> None:
-        """Know nothing: until a bundle and a snapshot are there, nothing is decided."""
+    def __init__(self, watch: Watch | None = None) -> None:
+        """Know nothing: until a bundle and a snapshot are there, nothing is decided.
+
+        `watch` takes decisions for the shadow check.
+        """
         self._lock = threading.Lock()
+        self._watch = watch
+        self._measures: dict[str, Measure] = {}
         self._engine: Engine | None = None
         self._bundle: Bundle | None = None
         self._snapshot: Snapshot | None = None
@@ -297,9 +313,26 @@ class DecisionPoint:
     def publish(self, bundle: Bundle) -> None:
         """Decide by this bundle from now on; raise InvalidPolicyError and keep the old one if it fails."""
         engine = Engine.of(bundle)
+        engine.looks.watch = self._watch
         with self._lock:
+            engine.restrict(self._measures)
             self._engine, self._bundle = engine, bundle
             self._move()
+
+    def restrict(self, measures: Mapping[str, Measure]) -> None:
+        """Decide slices under measures from now on, in this bundle and those to come; none is ever relaxed.
+
+        Open answers are decided again.
+        """
+        with self._lock:
+            before = dict(self._measures)
+            for name, measure in measures.items():
+                self._measures[name] = stricter(before.get(name), measure) or measure
+            if self._measures == before:
+                return
+            if self._engine is not None:
+                self._engine.restrict(self._measures)
+            self.changed += 1
 
     def advance(self, snapshot: Snapshot) -> None:
         """Decide on this snapshot from now on."""

@@ -34,11 +34,12 @@ class GatewayMetrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self._gauge("doorward_open_answers", "Answers under way.", open_answers)
-        self._gauge("doorward_staleness_seconds", "Seconds since the control plane was heard.", staleness)
-        self._gauge("doorward_audit_lag_seconds", "Age of the oldest record not durable yet.", audit_lag)
+        self.gauge("doorward_open_answers", "Answers under way.", open_answers)
+        self.gauge("doorward_staleness_seconds", "Seconds since the control plane was heard.", staleness)
+        self.gauge("doorward_audit_lag_seconds", "Age of the oldest record not durable yet.", audit_lag)
 
-    def _gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show one more live value."""
         Gauge(name, text, registry=self._registry).set_function(read)
 
     def answered(self, *, upstream: str, code: str, status: int, seconds: float) -> None:

@@ -30,9 +30,17 @@ _HOUSEKEEPING_SECONDS = 1.0
 class Readiness:
     """Say whether this gateway can decide: it has a bundle and a snapshot that are not too old."""
 
-    def __init__(self, point: Point, *, staleness: Callable[[], float], max_staleness: float) -> None:
-        """Take what readiness rests on; seconds."""
+    def __init__(
+        self,
+        point: Point,
+        *,
+        staleness: Callable[[], float],
+        max_staleness: float,
+        shadow: Callable[[], dict[str, object]] | None = None,
+    ) -> None:
+        """Take what readiness rests on; seconds. `shadow` tells the state of the shadow check."""
         self._point, self._staleness, self._max = point, staleness, max_staleness
+        self._shadow = shadow
 
     def report(self) -> tuple[bool, dict[str, object]]:
         """Return whether requests can be decided, and the versions they are decided on."""
@@ -40,6 +48,8 @@ class Readiness:
         report: dict[str, object] = {
             "staleness": round(staleness, 3) if staleness < self._max * 1000 else None
         }
+        if self._shadow is not None:
+            report["shadow"] = self._shadow()
         try:
             standpoint = self._point.pin()
         except UnavailableError as reason:

@@ -266,6 +266,12 @@ class AuditSettings(Section):
     segment_bytes: int = 64 * 1024 * 1024
 
 
+class ShadowSettings(Section):
+    """The shadow check: one live decision in `every` is decided again elsewhere; 0 turns it off."""
+
+    every: Annotated[int, Field(ge=0, le=1_000_000_000)] = 1000
+
+
 def _plain_off_loopback(listen: str, tls: object) -> bool:
     return tls is None and not is_loopback(split_listen(listen)[0])
 
@@ -283,6 +289,7 @@ class Settings(BaseSettings):
     identity: IdentitySettings = IdentitySettings()
     keys: KeysSettings = KeysSettings()
     audit: AuditSettings = AuditSettings()
+    shadow: ShadowSettings = ShadowSettings()
     upstream: tuple[UpstreamSettings, ...] = ()
     issuer: tuple[IssuerSettings, ...] = ()
     provisioning: tuple[ProvisioningSettings, ...] = ()

@@ -29,6 +29,9 @@ class Lane:
         self.asked = 0
         self.fast: Any = None
 
+    def given(self, fast: Any) -> None:
+        self.fast = fast
+
 
 def one(*_asked: object) -> int:
     return 1
