@@ -114,10 +114,14 @@ def opened(llm: SlowLLM, tmp_path: Path) -> Iterator[Opened]:
 
 
 def test_wrong_generated_code_is_found_told_and_stays_switched_off(opened: Opened) -> None:
-    door = opened(planted_faults.GENERATED)
+    door = opened(planted_faults.GENERATED, every=10)
     assert set(door.asks("open", 40)) == {200}  # hot now
-    wait_until(lambda: 200 in door.asks("secret"), what="the wrong code rules")
-    finding = wait_until(lambda: door.findings("gateway"), what="the gateway hears of it")[0]
+
+    def found() -> list[dict[str, str]]:
+        door.asks("secret", 5)
+        return door.findings("gateway")
+
+    finding = wait_until(found, what="the gateway hears of it")[0]
     assert finding["measure"] == "exact"
     assert 200 not in door.asks("secret", 60)
     assert set(door.asks("open", 60)) == {200}
@@ -129,7 +133,11 @@ def test_wrong_generated_code_is_found_told_and_stays_switched_off(opened: Opene
         "critical",
     )
     assert alert["facts"]["policies"] == ["no-secrets", "staff-invokes"]
-    assert "tier 0 said deny [no-secrets]" in alert["detail"]
+    assert alert["facts"]["said"] == {
+        "live": "allow [staff-invokes]",
+        "tier 0": "deny [no-secrets]",
+        "cedar": "deny [no-secrets]",
+    }
     assert door.findings("control") == door.findings("gateway")
     assert b"doorward_shadow_findings 1.0" in door.reads("gateway", "/metrics")
     assert "decision_mismatch" in door.installation.log.read_text()
