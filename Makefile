@@ -35,6 +35,7 @@ bench: setup ## the benchmark tables, beside their peers, in one run
 	$(BIN)/python -m benchmarks.gateway $(ARGS)
 	$(BIN)/python -m benchmarks.decisions $(ARGS)
 	$(BIN)/python -m benchmarks.asking $(ARGS)
+	$(BIN)/python -m benchmarks.identity $(ARGS)
 
 docs: setup ## build the site into site/
 	$(BIN)/zensical build

@@ -69,6 +69,7 @@ class TokenVerifier:
         `domains` are the trust domains whose workloads may show JWT-SVIDs.
         """
         self._clock, self._local, self._audience = clock, local, audience
+        self._monotonic = clock.monotonic
         self._trusted = {setting.issuer: _trusted(setting, clock, fetch) for setting in issuers}
         if len(self._trusted) != len(issuers):
             raise InvalidConfigError("one issuer is configured twice", hint="Keep one [[issuer]] for each.")
@@ -85,10 +86,11 @@ class TokenVerifier:
 
         Its end, its issuer's keys and their age are looked at every time.
         """
+        # Written out, because every request of a known caller comes through here.
         kept = self._cache.get(text)
         if kept is None:
             return None
-        if kept.stands(now=now, monotonic=self._clock.monotonic()):
+        if self._monotonic() < kept.until and now < kept.token.expires and kept.source.current() is kept.keys:
             return kept
         self._cache.drop(text)
         return None
@@ -121,7 +123,8 @@ class TokenVerifier:
             raise TokenFaultError("signature_invalid")
         # 9-14. The claims.
         token = self._read_claims(parts, issuer)
-        kept = Kept(token, issuer.keys, issuer.keys.current(), until=self._clock.monotonic() + CACHE_SECONDS)
+        until = min(self._clock.monotonic() + CACHE_SECONDS, issuer.keys.fresh_until())
+        kept = Kept(token, issuer.keys, issuer.keys.current(), until=until)
         # The keys may have changed since step 7 began to wait.
         if verification_key.thumbprint not in kept.keys.thumbprints:
             raise TokenFaultError("signing_key_unknown")

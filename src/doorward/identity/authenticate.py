@@ -100,19 +100,29 @@ class Authenticator:
 
         return made
 
+    def cached(self, request: Request) -> Caller | None:
+        """Return, without waiting, the caller of a plain token that was seen before; None: `authenticate`.
+
+        Its end, its revocation, its link and its issuer's keys are judged as they are now. A token that
+        must be shown with a proof or a certificate is never found here.
+        """
+        if request.peer.certificate is not None:
+            return None
+        text = credential.plain_bearer(request)
+        return None if text is None else self._tokens.cached(text, request.path)
+
     async def authenticate(self, request: Request) -> Caller:
         """Return the verified caller of a request.
 
         Raises UnauthenticatedError (401) with `.challenge` for the caller and `.reason` for the
         record; InvalidRequestError (400) for more than one credential, or two that disagree.
         """
+        # 0. What hangs on nothing but a token that was seen before is known without a wait.
+        known = self.cached(request)
+        if known is not None:
+            return known
         # 1. At most one credential, in one place, in one reading.
         found = credential.find(request)
-        # What hangs on nothing but a token that was seen before is known without a wait.
-        if found is not None and found.kind is Kind.TOKEN and request.peer.certificate is None:
-            known = self._tokens.cached(found.text, request.path)
-            if known is not None:
-                return known
         # 2. The credential verifies, by its kind.
         caller = None if found is None else await self._verified(found, request)
         # 3. A client certificate shown on this very request proves its device, or stands for itself.

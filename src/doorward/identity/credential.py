@@ -17,6 +17,7 @@ _SIGNATURE_SCHEME = "aws4-hmac-sha256"
 _IN_QUERY = frozenset({"access_token", "api_key", "apikey", "api-key", "x-api-key", "authorization"})
 _OLD_SIGNED_QUERY = "awsaccesskeyid"
 _SIGNED_QUERY = ("x-amz-algorithm", "x-amz-credential", "x-amz-signature")
+_BEARER = "Bearer "
 _HEADERS = frozenset({"authorization", "x-api-key", "dpop"})
 
 
@@ -42,6 +43,22 @@ class Credential(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         """Return the kind alone: the text is a secret."""
         return f"Credential({self.kind.value})"
+
+
+def plain_bearer(request: Request) -> str | None:
+    """Return what a request shows as its only credential, `Bearer` before it and unread; None: ask `find`.
+
+    For looking it up among tokens that were read and verified before, and for nothing else.
+    """
+    if request.query:
+        return None
+    text = None
+    for name, value in request.headers:
+        if name in _HEADERS:
+            if text is not None or name != "authorization" or not value.startswith(_BEARER):
+                return None
+            text = value[len(_BEARER) :]
+    return text
 
 
 def find(request: Request) -> Credential | None:

@@ -32,6 +32,9 @@ class KeySource(Protocol):
     def current(self) -> KeySet:
         """Return, without waiting, the keys that count now: the same object for as long as none changes."""
 
+    def fresh_until(self) -> float:
+        """Return until when (monotonic seconds) the current keys need no look, unless they change."""
+
 
 class FedKeys:
     """The local issuer's keys, as the control process feeds them."""
@@ -53,6 +56,10 @@ class FedKeys:
         if found is None:
             raise TokenFaultError("signing_key_unknown")
         return found
+
+    def fresh_until(self) -> float:
+        """Return that they count for as long as the feed says so."""
+        return float("inf")
 
     def current(self) -> KeySet:
         """Return the keys that count now; another issuer's name makes them other keys."""
@@ -101,13 +108,13 @@ class FetchedKeys:
         return found
 
     def current(self) -> KeySet:
-        """Return the keys that count now; past their time none do."""
-        age = self._age()
-        if age >= self._ttl:
-            return _NO_KEYS
-        if age >= self._ttl / 2:
-            self._refresh_early()
+        """Return the keys that were fetched last; `fresh_until` says for how long they count."""
         return self._keys
+
+    def fresh_until(self) -> float:
+        """Return when a refresh is due, and once it is overdue, when the keys are too old."""
+        fetched = 0.0 if self._fetched is None else self._fetched
+        return fetched + (self._ttl / 2 if self._age() < self._ttl / 2 else self._ttl)
 
     async def endpoint(self, name: str) -> str:
         """Return an endpoint from the issuer's metadata; raise UnavailableError if there is none to use."""

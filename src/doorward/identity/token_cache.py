@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
 from typing import Protocol
 
 import msgspec
@@ -40,36 +39,41 @@ class Kept(msgspec.Struct):
     registry: CredentialRegistry | None = None
     introspected: bool = False
 
-    def stands(self, *, now: datetime, monotonic: float) -> bool:
-        """Return whether the token may still be taken as verified."""
-        return monotonic < self.until and now < self.token.expires and self.source.current() is self.keys
-
 
 class TokenCache:
-    """Hold a bounded number of tokens; the oldest goes first."""
+    """Hold a bounded number of tokens, short and long ones; the oldest goes first."""
 
     def __init__(self, entries: int = ENTRIES) -> None:
         """Bound the entries; each holds at most 2 KiB of text."""
         self._entries = entries
-        self._kept: dict[str | bytes, Kept] = {}
+        self._kept: dict[str, Kept] = {}
+        self._long: dict[bytes, Kept] = {}
 
     def __len__(self) -> int:
         """Return how many tokens are held."""
-        return len(self._kept)
+        return len(self._kept) + len(self._long)
 
     def get(self, text: str) -> Kept | None:
         """Return what is held for exactly this text."""
-        return self._kept.get(text if len(text) <= _LONG else _digest(text))
+        kept = self._kept.get(text)
+        return kept if kept is not None or len(text) <= _LONG else self._long.get(_digest(text))
 
     def put(self, text: str, kept: Kept) -> None:
         """Hold a token, and let go of the oldest if there are too many."""
-        if len(self._kept) >= self._entries:
-            del self._kept[next(iter(self._kept))]
-        self._kept[text if len(text) <= _LONG else _digest(text)] = kept
+        if len(text) <= _LONG:
+            if len(self._kept) >= self._entries:
+                del self._kept[next(iter(self._kept))]
+            self._kept[text] = kept
+        else:
+            if len(self._long) >= self._entries:
+                del self._long[next(iter(self._long))]
+            self._long[_digest(text)] = kept
 
     def drop(self, text: str) -> None:
         """Forget one token."""
-        self._kept.pop(text if len(text) <= _LONG else _digest(text), None)
+        self._kept.pop(text, None)
+        if len(text) > _LONG:
+            self._long.pop(_digest(text), None)
 
 
 def _digest(text: str) -> bytes:
