@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from doorward.cedar import closures, contexts, generated, scope, second, types
-from doorward.cedar.annotations import AnnotationError, obligations
+from doorward.cedar.annotations import AnnotationError
 from doorward.cedar.circumstances import Circumstances
 from doorward.cedar.data import outside
 from doorward.cedar.env import Env, Expr
 from doorward.cedar.forge import Forge, Functions, Lane
 from doorward.cedar.index import Index
 from doorward.cedar.possible import Outcome, possible
+from doorward.cedar.rules import rules_of
 from doorward.cedar.schema import Schema
 from doorward.cedar.scope import Asks, Rule
 from doorward.cedar.sieve import Sieve
@@ -66,7 +67,7 @@ class Engine:
         self._hot = hot
         try:
             self.schema = Schema.of(schema)
-            self._rules = tuple(_rules(policies, guardrails))
+            self._rules = tuple(rules_of(policies, guardrails))
             self._tests = {rule.key: closures.policy(rule.tree) for rule in self._rules}
             self._index = Index(self._rules, self.schema)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, AnnotationError) as reason:
@@ -373,30 +374,3 @@ def _key(slice_: Slice, *, live: bool) -> Hashable:
 
 def _outside(principal: EntityUid, action: EntityUid, resource: EntityUid) -> Answer:
     return undecided(f"the schema has no {action.cedar} of a {principal.type} on a {resource.type}")
-
-
-def _rules(policies: Sequence[PolicyText], guardrails: Sequence[PolicyText]) -> Iterator[Rule]:
-    seen: set[str] = set()
-    for number, policy in enumerate((*policies, *guardrails)):
-        if policy.id in seen:
-            raise ValueError(f"@id {policy.id} is used twice")
-        seen.add(policy.id)
-        tree, guardrail = policy.tree, number >= len(policies)
-        forbid = {"permit": False, "forbid": True}[tree["effect"]]
-        if guardrail and not forbid:
-            raise ValueError(f"guardrail {policy.id} is not a forbid")
-        actions, within = scope.actions(tree["action"])
-        yield Rule(
-            key=f"p{number}",
-            id=policy.id,
-            forbid=forbid,
-            actions=actions,
-            action_within=within,
-            principal=scope.side(tree["principal"]),
-            resource=scope.side(tree["resource"]),
-            tree=tree,
-            annotations=policy.annotations,
-            obligations=obligations(policy.annotations, policy.id),
-            guardrail=guardrail,
-            reads=scope.context_reads(tree["conditions"]),
-        )
