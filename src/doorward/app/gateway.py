@@ -40,6 +40,7 @@ from doorward.gateway.protocols.s3 import S3Adapter
 from doorward.gateway.server import AdminSocket, GatewayServer, Readiness
 from doorward.gateway.streams import OpenAnswers
 from doorward.gateway.upstream import HttpUpstream
+from doorward.http1.budget import Budget
 from doorward.identity.authenticate import Authenticator
 from doorward.identity.key_sets import PROOF_ALGORITHMS
 from doorward.identity.last_use import LastUses
@@ -203,8 +204,11 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
     metrics = GatewayMetrics(open_answers=lambda: len(open_answers), staleness=feed.staleness)
     for name, text, read in shadow.numbers():
         metrics.gauge(name, text, read)
+    budget = Budget(settings.gateway.max_buffered)
     upstreams = {
-        upstream.name: HttpUpstream(upstream, timeout=settings.gateway.upstream_timeout, base=settings.base)
+        upstream.name: HttpUpstream(
+            upstream, timeout=settings.gateway.upstream_timeout, base=settings.base, budget=budget
+        )
         for upstream in settings.upstream
     }
     flow = Flow(
@@ -240,7 +244,7 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
     )
     return GatewayServer(
         flow=flow,
-        edge=Edge(flow, settings=settings.gateway, ids=ids, opaque=opaque, tls=tls),
+        edge=Edge(flow, settings=settings.gateway, ids=ids, opaque=opaque, tls=tls, budget=budget),
         admin=AdminSocket(settings.data / "gateway.sock", readiness, metrics),
         open_answers=open_answers,
         upstreams=tuple(upstreams.values()),

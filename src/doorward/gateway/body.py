@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from doorward.core.errors import InvalidRequestError, PayloadTooLargeError
+from doorward.core.errors import InvalidRequestError
 from doorward.core.wire import Body, Request
 from doorward.gateway.streams import OpenAnswer
+from doorward.http1.incoming import IncomingBody, too_large
 
 
 class AnswerCutError(Exception):
@@ -23,11 +24,6 @@ def declared_length(request: Request) -> int | None:
 def has_body(request: Request) -> bool:
     """Return whether a body follows the head (RFC 9112 §6.3)."""
     return request.header("transfer-encoding") is not None or bool(declared_length(request))
-
-
-def too_large(limit: int) -> PayloadTooLargeError:
-    """Return the error for a body over `limit` bytes."""
-    return PayloadTooLargeError(f"the body is larger than {limit} bytes", hint="Send less at a time.")
 
 
 class NoBody:
@@ -65,6 +61,9 @@ async def whole(request: Request, *, limit: int, seconds: float) -> bytes:
     """
     if (declared_length(request) or 0) > limit:
         raise too_large(limit)
+    arriving = request.body
+    if isinstance(arriving, IncomingBody):
+        return await arriving.whole(limit=limit, seconds=seconds)
     parts: list[bytes] = []
     try:
         async with asyncio.timeout(seconds):

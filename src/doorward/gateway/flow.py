@@ -24,7 +24,7 @@ from doorward.core.record import DecisionRecord
 from doorward.core.wire import Answer, Peer, Request, UpstreamClient
 from doorward.gateway.absence import absence
 from doorward.gateway.adapter import Adapter, BodyNeed, Naming, Refining, Refusal, UnknownRouteError
-from doorward.gateway.body import declared_length, too_large, whole
+from doorward.gateway.body import declared_length, whole
 from doorward.gateway.circumstances import PURPOSE_HEADER, Circumstances, purpose_of
 from doorward.gateway.faults import origin_of
 from doorward.gateway.floods import Floods
@@ -38,6 +38,7 @@ from doorward.gateway.recording import decision_record, flood_record
 from doorward.gateway.refusal import of_decision, of_error, problem, refusal
 from doorward.gateway.streams import OpenAnswers
 from doorward.gateway.visit import StepLeftOutError, TurnedAway, Visit, adapter_of, decided_on, unreadable
+from doorward.http1.incoming import too_large
 from doorward.settings import GatewaySettings
 
 _log = structlog.get_logger()

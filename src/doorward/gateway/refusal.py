@@ -30,6 +30,7 @@ _SHAPES: dict[str, tuple[int, str]] = {
     "internal": (500, "Internal error"),
     "upstream_unavailable": (502, "Upstream unavailable"),
     "unavailable": (503, "Unavailable"),
+    "overloaded": (503, "Overloaded"),
     "audit_unavailable": (503, "Unavailable"),
     "upstream_timeout": (504, "Upstream timed out"),
 }

@@ -10,21 +10,26 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from aiohttp import web
 
-from doorward.core.errors import InvalidConfigError, UnavailableError
-from doorward.core.wire import UpstreamClient
+from doorward.core.errors import DoorwardError, InvalidConfigError, UnavailableError
+from doorward.core.wire import Answer, Peer, UpstreamClient
 from doorward.gateway.edge import Edge
 from doorward.gateway.faults import origin_of
 from doorward.gateway.flow import Flow
 from doorward.gateway.metrics import GatewayMetrics
 from doorward.gateway.ports import Point
 from doorward.gateway.streams import OpenAnswers
+from doorward.http1.budget import Budget
+from doorward.http1.heads import RequestHead
+from doorward.http1.incoming import IncomingBody
+from doorward.http1.listener import Bounds, Listener
 from doorward.peer import socket_address
 
 _log = structlog.get_logger()
 _GRACE_SECONDS = 30.0
 _HOUSEKEEPING_SECONDS = 1.0
+_ADMIN_BYTES = 1024 * 1024
+_ADMIN_LAST_SECONDS = 0.1
 
 
 class Readiness:
@@ -66,23 +71,20 @@ class AdminSocket:
     def __init__(self, path: Path, readiness: Readiness, metrics: GatewayMetrics) -> None:
         """Listen at `path` once started."""
         self._path, self._readiness, self._metrics = path, readiness, metrics
-        self._runner: web.AppRunner | None = None
+        self._http: Listener | None = None
+        self._listener: asyncio.Server | None = None
 
     async def start(self) -> None:
         """Listen; raise InvalidConfigError when the socket cannot be made."""
-        app = web.Application()
-        app.router.add_get("/healthz", self._health)
-        app.router.add_get("/readyz", self._ready)
-        app.router.add_get("/metrics", self._numbers)
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
+        self._http = Listener(self, Bounds(), Budget(_ADMIN_BYTES))
         try:
             self._path.unlink(missing_ok=True)
             # Nobody else may connect, not even between making the socket and narrowing its mode.
             before = os.umask(0o177)
             try:
                 with socket_address(self._path) as address:
-                    await web.UnixSite(self._runner, address).start()
+                    loop = asyncio.get_running_loop()
+                    self._listener = await loop.create_unix_server(self._http, address)
             finally:
                 os.umask(before)
         except OSError as reason:
@@ -93,22 +95,39 @@ class AdminSocket:
 
     async def stop(self) -> None:
         """Stop listening and remove the socket."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._listener is not None and self._http is not None:
+            self._listener.close()
+            await self._http.close(_ADMIN_LAST_SECONDS)
+            self._listener = self._http = None
         self._path.unlink(missing_ok=True)
 
-    async def _health(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    async def serve(self, head: RequestHead, body: IncomingBody, peer: Peer) -> tuple[Answer, bool]:  # noqa: ARG002 -- the port's signature
+        """Answer one of the three questions."""
+        if head.method not in {"GET", "HEAD"}:
+            return _said(405, b"GET only\n"), True
+        match head.target.partition(b"?")[0]:
+            case b"/healthz":
+                return _said(200, b"ok\n"), True
+            case b"/readyz":
+                ready, report = self._readiness.report()
+                return _said(
+                    200 if ready else 503, msgspec.json.encode(report), kind="application/json"
+                ), True
+            case b"/metrics":
+                return _said(200, self._metrics.text(), kind="text/plain; charset=utf-8"), True
+        return _said(404, b"healthz, readyz, metrics\n"), True
 
-    async def _ready(self, _request: web.Request) -> web.Response:
-        ready, report = self._readiness.report()
-        return web.Response(
-            status=200 if ready else 503, body=msgspec.json.encode(report), content_type="application/json"
-        )
+    async def refuse(self, error: DoorwardError, peer: Peer) -> Answer:  # noqa: ARG002 -- the port's signature
+        """Answer bytes that are no request."""
+        return _said(400, f"{error.message}\n".encode())
 
-    async def _numbers(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.text(), content_type="text/plain", charset="utf-8")
+    def broken(self, error: Exception) -> None:
+        """Note a fault of our own."""
+        _log.error("admin_answer_failed", error=origin_of(error))
+
+
+def _said(status: int, body: bytes, *, kind: str = "text/plain; charset=utf-8") -> Answer:
+    return Answer(status=status, headers=[("Content-Type", kind)], body=body)
 
 
 class GatewayServer:

@@ -27,7 +27,7 @@ Pairs = list[tuple[bytes, bytes]]
 class RequestHead:
     """The head of one request as it stood on the wire; also what llhttp calls while it reads."""
 
-    __slots__ = ("body", "complete", "headers", "method", "parser", "target", "version")
+    __slots__ = ("body", "complete", "ended", "headers", "method", "target", "version")
 
     def __init__(self) -> None:
         """Wait for the parser."""
@@ -36,7 +36,7 @@ class RequestHead:
         self.method = ""
         self.version = (0, 0)
         self.body = 0
-        self.complete = False
+        self.complete = self.ended = False
 
     # Called by llhttp.
 
@@ -56,6 +56,10 @@ class RequestHead:
     def on_body(self, data: bytes) -> None:
         """Count the body, to compare with the other reader."""
         self.body += len(data)
+
+    def on_message_complete(self) -> None:
+        """Note the end of the body, to compare with the other reader."""
+        self.ended = True
 
 
 def malformed() -> InvalidRequestError:

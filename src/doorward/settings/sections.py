@@ -75,6 +75,13 @@ class GatewaySettings(Section):
     max_headers: int = 100
     header_timeout: float = 10.0
     body_timeout: float = 30.0
+    body_pause: float = 10.0
+    idle_timeout: float = 3600.0
+    write_timeout: float = 60.0
+    half_close: float = 0.5
+    max_connections: int = 10_000
+    max_connections_per_address: int = 1_000
+    max_buffered: int = 512 * 1024 * 1024
     upstream_timeout: float = 120.0
     max_staleness: float = 86_400.0
 
