@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, cast
-
-import httptools
 
 from doorward.core.errors import DoorwardError, InvalidRequestError, PayloadTooLargeError
 from doorward.core.wire import Answer
-from doorward.http1.chunked import ChunkError, ChunkScanner
-from doorward.http1.heads import RequestHead, is_hopeless, lines, malformed, read_request, status_line
+from doorward.http1.chunked import ChunkError
+from doorward.http1.framing import Framing
+from doorward.http1.heads import is_hopeless, malformed, read_request
 from doorward.http1.incoming import IncomingBody
+from doorward.http1.outgoing import Outgoing
 from doorward.http1.peers import peer_of
 from doorward.http1.wheel import Deadline
 
@@ -25,23 +24,17 @@ if TYPE_CHECKING:
     from doorward.http1.listener import Listener
 
 _HEAD_END = b"\r\n\r\n"
-_WRITE_BUFFER = 64 * 1024
-# Above this size a copy costs more than another element of the write.
-_COPY = 16 * 1024
-_NO_CONTENT = frozenset({204, 304})
 # So long that it must hold the whole method.
 _METHOD = 64
-_EMPTY = 204
-_HTTP_1_0 = (1, 0)
 
 
 class Connection(asyncio.Protocol):
     """Serve one caller. Made by a Listener, which bounds and counts it."""
 
     __slots__ = (
-        "_body", "_buffer", "_deadline", "_dropping", "_eof", "_full", "_head", "_held", "_keep", "_leaving",
-        "_listener", "_loop", "_lost", "_parser", "_ready", "_remaining", "_scanned", "_scanner", "_task",
-        "_transport", "_waiter", "_writable", "busy", "peer",
+        "_body", "_buffer", "_deadline", "_dropping", "_eof", "_framing", "_held", "_keep", "_leaving",
+        "_listener", "_loop", "_lost", "_out", "_ready", "_scanned", "_task", "_transport", "_waiter", "busy",
+        "peer",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
@@ -56,14 +49,11 @@ class Connection(asyncio.Protocol):
         self._ready: bytes | DoorwardError | None = None
         self._task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._writable: asyncio.Future[None] | None = None
-        self._head: RequestHead | None = None
-        self._parser: httptools.HttpRequestParser | None = None
         self._body: IncomingBody | None = None
-        self._scanner: ChunkScanner | None = None
-        self._remaining = 0
+        self._framing: Framing | None = None
+        self._out: Outgoing | None = None
         self._keep = True
-        self._full = self._held = self._eof = self._lost = self._dropping = False
+        self._held = self._eof = self._lost = self._dropping = False
         self.busy = False
 
     # The life of the connection.
@@ -72,7 +62,7 @@ class Connection(asyncio.Protocol):
         """Take the transport, unless the listener has too many of this kind."""
         # uvloop's transports do not derive from it, and have all of it.
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+        self._out = Outgoing(self._transport, self._listener)
         self.peer = peer_of(self._transport, self._listener.chain_of)
         refused = self._listener.admit(self)
         if refused is not None:
@@ -87,6 +77,8 @@ class Connection(asyncio.Protocol):
         self._lost = True
         self._deadline.clear()
         self._leaving.clear()
+        if self._out is not None:
+            self._out.end()
         if self._body is not None:
             self._body.failed(ConnectionResetError("the caller left"))
         if self._task is not None:
@@ -123,8 +115,8 @@ class Connection(asyncio.Protocol):
         """Take bytes: of the body that is being read, or of a later head."""
         if self._dropping:
             return
-        if self._body is not None and not self._body.complete:
-            data = self._take_body(data)
+        if self._body is not None and self._framing is not None and not self._body.complete:
+            data = self._take_body(self._body, self._framing, data)
             if not data:
                 return
         self._buffer = self._buffer + data if self._buffer else data
@@ -164,49 +156,23 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _take_body(self, data: bytes) -> bytes:
+    def _take_body(self, body: IncomingBody, framing: Framing, data: bytes) -> bytes:
         """Hand bytes to the body; return what follows it."""
-        body = self._body
-        if body is None:
-            return data
-        if self._scanner is not None:
-            return self._take_chunked(body, self._scanner, data)
-        rest = b""
-        if len(data) > self._remaining:
-            data, rest = data[: self._remaining], data[self._remaining :]
-        self._remaining -= len(data)
-        if not self._remaining:
-            body.complete = True
-        # Once it is whole, only reading on tells that the caller left.
-        if data and body.arrived(data) and not body.complete:
-            self._hold()
-        return rest
-
-    def _take_chunked(self, body: IncomingBody, scanner: ChunkScanner, data: bytes) -> bytes:
         try:
-            pieces, rest = scanner.feed(data)
-            # The other reader must see the same body end at the same byte.
-            if self._parser is not None:
-                self._parser.feed_data(data[: len(data) - len(rest)] if rest else data)
-        except (ChunkError, httptools.HttpParserError):
-            self._body_broken(body)
+            pieces, rest = framing.take(data)
+        except ChunkError:
+            self._keep, self._dropping = False, True
+            body.failed(InvalidRequestError("the body is framed wrongly"))
             return b""
         full = False
         for piece in pieces:
             full = body.arrived(piece)
-        if full and not scanner.done:
-            self._hold()
-        if scanner.done:
-            if self._head is None or self._head.body != scanner.passed or not self._head.ended:
-                self._body_broken(body)
-                return b""
+        if framing.done:
             body.ended()
+        elif full:
+            # Not once it is whole: then only reading on tells that the caller left.
+            self._hold()
         return rest
-
-    def _body_broken(self, body: IncomingBody) -> None:
-        self._keep = False
-        self._dropping = True
-        body.failed(InvalidRequestError("the body is framed wrongly"))
 
     def _hold(self) -> None:
         if not self._held and not self._lost and self._transport is not None:
@@ -252,7 +218,7 @@ class Connection(asyncio.Protocol):
             except InvalidRequestError as error:
                 ready = error
             else:
-                body = self._begin_body(head, parser)
+                body = self._begin_body(Framing(head, parser))
                 answer, sound = await self._listener.serve(head, body, self.peer)
                 # A body nobody read: where the next request starts is not known yet, nor worth waiting for.
                 self._keep = self._keep and sound and body.complete and self._listener.is_open
@@ -260,39 +226,28 @@ class Connection(asyncio.Protocol):
                 body.dropped()
                 return
         self._keep = False
-        answer = await self._listener.refuse(ready, self.peer)
-        await self._write(answer, method="", version=(1, 1))
+        await self._write(await self._listener.refuse(ready, self.peer), method="", version=(1, 1))
 
-    def _begin_body(self, head: RequestHead, parser: httptools.HttpRequestParser) -> IncomingBody:
-        length: int | None = 0
-        expects = False
-        self._scanner = None
-        for name, value in head.headers:
-            match name.lower():
-                case b"content-length" if value.isdigit():
-                    length = int(value[:18])
-                case b"transfer-encoding":
-                    self._scanner = ChunkScanner()
-                case b"expect":
-                    expects = head.version != _HTTP_1_0
-                case b"connection" if b"close" in value.lower():
-                    self._keep = False
-        if self._scanner is not None:
-            length = None
-        if head.version == _HTTP_1_0:
-            self._keep = False
-        self._head, self._parser, self._remaining = head, parser, length or 0
+    async def _write(self, answer: Answer, *, method: str, version: tuple[int, int]) -> None:
+        if self._out is not None:
+            kept = await self._out.write(answer, method=method, version=version, keep=self._keep)
+            # The listener may have begun to close meanwhile.
+            self._keep = self._keep and kept
+
+    def _begin_body(self, framing: Framing) -> IncomingBody:
+        self._framing = framing
+        self._keep = self._keep and not framing.closes
         body = self._body = IncomingBody(
-            length=length,
+            length=framing.length,
             wheel=self._listener.wheel,
             budget=self._listener.budget,
             pause=self._listener.bounds.body_pause,
-            invite=self._invite if expects else None,
+            invite=self._invite if framing.expects else None,
             read_on=self._read_on,
         )
         if self._buffer and not body.complete:
             buffer, self._buffer = self._buffer, b""
-            self._buffer = self._take_body(buffer)
+            self._buffer = self._take_body(body, framing, buffer)
         return body
 
     def _invite(self) -> None:
@@ -334,127 +289,15 @@ class Connection(asyncio.Protocol):
             transport.write_eof()
         self._read_on()
 
-    # Answers.
-
-    async def _write(self, answer: Answer, *, method: str, version: tuple[int, int]) -> None:
-        transport = self._transport
-        if transport is None or self._lost:
-            return
-        # A HEAD keeps the length that a GET would have; 204 and 304 have none of their own.
-        empty = method == "HEAD" or answer.status in _NO_CONTENT
-        body = answer.body
-        headers, declared = self._headers(answer, empty=empty)
-        chunked = False
-        if not isinstance(body, bytes) and declared is None and not empty:
-            chunked = version != _HTTP_1_0
-            if chunked:
-                headers.append(("Transfer-Encoding", "chunked"))
-            else:
-                self._keep = False
-        if not self._keep:
-            headers.append(("Connection", "close"))
-        head = lines(status_line(answer.status), headers)
-        if isinstance(body, bytes):
-            if empty or not body:
-                transport.write(head)
-            elif len(body) <= _COPY:
-                transport.write(head + body)
-            else:
-                transport.writelines((head, body))
-            await self._drained()
-            return
-        transport.write(head)
-        await self._stream(body, declared=None if empty else declared, chunked=chunked, empty=empty)
-
-    def _headers(self, answer: Answer, *, empty: bool) -> tuple[list[tuple[str, str]], int | None]:
-        """Return the headers to send, and the length that was declared for a streamed body."""
-        whole = isinstance(answer.body, bytes) and not empty
-        declared: int | None = None
-        headers: list[tuple[str, str]] = []
-        for pair in answer.headers:
-            match pair[0].lower():
-                case "transfer-encoding" | "connection" | "server" | "date" | "keep-alive":
-                    continue
-                case "content-length":
-                    if whole or answer.status == _EMPTY or not pair[1].isdecimal():
-                        continue
-                    declared = int(pair[1])
-            headers.append(pair)
-        if isinstance(answer.body, bytes) and not empty:
-            headers.append(("Content-Length", str(len(answer.body))))
-        headers += (("Server", "doorward"), ("Date", self._listener.date()))
-        return headers, declared
-
-    async def _stream(
-        self, body: AsyncIterator[bytes], *, declared: int | None, chunked: bool, empty: bool
-    ) -> None:
-        """Write a streamed answer with backpressure; one that breaks off ends the connection abruptly."""
-        whole, sent = False, 0
-        try:
-            if not empty:
-                async for chunk in body:
-                    if chunk:
-                        sent += len(chunk)
-                        if declared is not None and sent > declared:
-                            break
-                        self._write_chunk(chunk, chunked=chunked)
-                        if self._full:
-                            await self._drained()
-            whole = declared is None or sent == declared
-            if whole and chunked and self._transport is not None:
-                self._transport.write(b"0\r\n\r\n")
-        except Exception as error:  # noqa: BLE001 -- whatever broke it, the caller sees that it is not all
-            self._listener.broken(error)
-        finally:
-            try:
-                close = getattr(body, "aclose", None)
-                if close is not None:
-                    await close()
-            finally:
-                if not whole:
-                    self._break_off()
-
-    def _write_chunk(self, chunk: bytes, *, chunked: bool) -> None:
-        transport = self._transport
-        if transport is None:
-            return
-        if not chunked:
-            transport.write(chunk)
-        elif len(chunk) <= _COPY:
-            transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        else:
-            transport.writelines((b"%x\r\n" % len(chunk), chunk, b"\r\n"))
-
-    def _break_off(self) -> None:
-        """End without the end of the answer: short of its length, or without the last chunk."""
-        self._keep = False
-        self._eof = True
-        if self._full:
-            self.abort()
-        elif self._transport is not None and not self._lost:
-            self._transport.close()
-            self._deadline.set(self._listener.bounds.linger)
-
-    async def _drained(self) -> None:
-        if not self._full or self._lost:
-            return
-        self._deadline.set(self._listener.bounds.write_timeout)
-        self._writable = self._loop.create_future()
-        try:
-            await self._writable
-        finally:
-            self._writable = None
-            self._deadline.clear()
-
     def pause_writing(self) -> None:
         """Let the answer wait: the caller does not read."""
-        self._full = True
+        if self._out is not None:
+            self._out.pause()
 
     def resume_writing(self) -> None:
         """Let it go on."""
-        self._full = False
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
+        if self._out is not None:
+            self._out.resume()
 
 
 def _may_be_hopeless(buffer: bytes, fresh: bytes) -> bool:
