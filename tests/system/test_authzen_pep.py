@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from doorward.core.errors import AuditUnavailableError
 from doorward.core.model import EntityUid
+from doorward.sdk import Client
 from support import authzen_plane, console_plane
 from support.authzen_plane import EVALUATION, EVALUATIONS, Pep, key_for
 from support.policies import ORG, STARTER
@@ -252,3 +253,28 @@ async def test_the_command_adds_a_pack() -> None:
             subprocess.run, command, capture_output=True, text=True, check=False
         )
         assert neither.returncode == 2
+
+
+async def test_the_sdk_names_things_as_the_enforcement_point_does(pep: Pep) -> None:
+    client = Client(pep.plane.url, key=pep.key, timeout=20)
+    assert (await client.acan('user::"alice"', "write", 'record::"record-1"')).allowed
+    assert not (await client.acan('user::"bob"', "write", 'record::"record-1"')).allowed
+    names = ['record::"record-1"', 'record::"record-2"', 'spaceship::"x"']
+    assert [one.allowed for one in await client.acan_each('user::"alice"', "write", names)] == [
+        True,
+        False,
+        False,
+    ]
+    await client.aclose()
+
+
+async def test_two_askers_at_once_get_records_of_their_own(pep: Pep) -> None:
+    """Batches are decided in threads; ids and records stay apart, and each item has one."""
+    batch = asked(BOB, READ, FIRST, evaluations=[{}, {"action": WRITE}] * 20)
+    answers = await asyncio.gather(*(pep.post(EVALUATIONS, batch) for _ in range(4)))
+    for answer in answers:
+        assert [item["decision"] for item in answer.json["evaluations"]] == [True, False] * 20
+    records = [r for r in await pep.records() if r["kind"] == "decision"]
+    assert len(records) == 160
+    assert len({record["id"] for record in records}) == 160
+    assert sum(record["decision"] == "allow" for record in records) == 80

@@ -68,6 +68,11 @@ def grounds_of(request: AccessRequest, decision: Decision, standpoint: Standpoin
     env = standpoint.environment(request)
     found = (_ground(name, standpoint, env) for name in decision.determining)
     decided = tuple(ground for ground in found if ground is not None)
+    if env is None and standpoint.known(request):
+        who, what = request.principal.kind.lower(), request.resource.kind.lower()
+        return Grounds(
+            because=f"The schema has no `{request.action.id}` of a {who} on a {what}, so it is denied."
+        )
     if decision.allowed or decided or decision.errors or env is None:
         return Grounds(decided)
     if near := tuple(_missed(request, standpoint, env)):

@@ -24,9 +24,10 @@ _DEVICE = {
 # Whose device nobody knows is not managed either: one thing is missing, not three.
 _NO_DEVICE = "no device showed a certificate"
 _NEEDED = {
-    "<": " and must be below {}", "<=": " and may be at most {}", ">": " and must be above {}",
-    ">=": " and must be at least {}", "==": ", not {}", "!=": ", and must not be",
+    "<": " (it must be below {})", "<=": " (it may be at most {})", ">": " (it must be above {})",
+    ">=": " (it must be at least {})", "==": ", not {}", "!=": ", and must not be",
 }  # fmt: skip
+_TIMES = {"<": " (it must be before {})", ">": " (it must be after {})"}
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _MEMBERS = {
     "Role": "does not hold the role {}",
@@ -56,9 +57,10 @@ def for_whom(side: Side, principal: EntityUid) -> str:
 
 
 def listed(parts: Iterable[str], last: str = "and") -> str:
-    """Return `a`, `a and b`, `a, b and c`."""
+    """Return `a`, `a and b`, `a, b and c`; with a comma more where the parts have some of their own."""
     *most, end = parts
-    return f"{', '.join(most)} {last} {end}" if most else end
+    comma = "," if any("," in part or "(" in part for part in (*most, end)) else ""
+    return f"{', '.join(most)}{comma} {last} {end}" if most else end
 
 
 def _said(tree: Mapping[str, Any], env: Env) -> str:  # noqa: PLR0911 -- one case per form
@@ -66,7 +68,7 @@ def _said(tree: Mapping[str, Any], env: Env) -> str:  # noqa: PLR0911 -- one cas
         case {"&&": {"left": left, "right": right}}:
             return listed([_said(left, env), _said(right, env)], "or")
         case {"||": {"left": left, "right": right}}:
-            return listed([_said(left, env), _said(right, env)])
+            return f"{listed([_said(left, env), _said(right, env)])} (either would do)"
         case {".": {"left": {".": {"left": {"Var": "context"}, "attr": "device"}}, "attr": name}} if (
             name in _DEVICE
         ):
@@ -103,7 +105,8 @@ def _compared(tree: Mapping[str, Any], env: Env) -> str | None:
         how = "the sign-in with MFA" if name == "mfa_age" else "the sign-in"
         needed = _NEEDED[form].format(duration(int(wanted)))
         return f"{how} is {_rounded(int(is_))} old{needed}"
-    return f"{_place(left, env)} is {_named(is_)}{_NEEDED[form].format(_named(wanted))}"
+    needed = (_TIMES if is_.endswith(" UTC") else {}).get(form, _NEEDED[form])
+    return f"{_place(left, env)} is {_named(is_)}{needed.format(_named(wanted))}"
 
 
 def _other(tree: Mapping[str, Any], env: Env) -> str:
@@ -125,6 +128,8 @@ def _place(tree: Mapping[str, Any], env: Env) -> str:
     match tree:
         case {".": {"left": {"Var": "context"}, "attr": name}}:
             return "the time" if name == "now" else f"the {_plain(name)}"
+        case {".": {"left": {".": {"left": {"Var": "context"}, "attr": "network"}}, "attr": "zone"}}:
+            return "the network zone"
         case {".": {"left": left, "attr": name}}:
             return f"{_owner(left, env)}'s {_plain(name)}"
     return f"`{written(tree)}`"

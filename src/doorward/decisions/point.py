@@ -212,6 +212,10 @@ class Standpoint:
         except InvalidRequestError:
             return None
 
+    def known(self, request: AccessRequest) -> bool:
+        """Return whether everybody and everything a request names is known and active."""
+        return self._unknown(request) is None
+
     def applicable(self, request: AccessRequest) -> tuple[Rule, ...]:
         """Return every policy whose scope holds for a request."""
         return self._engine.applicable(request.principal, request.action, request.resource, self._world)

@@ -21,7 +21,7 @@ def question_of(principal: Name, action: str, resource: Name) -> dict[str, Any]:
 
 
 def named(name: Name) -> dict[str, str]:
-    """Return a subject or resource: our own types by their short name, others in full."""
+    """Return a subject or resource: the type is the AuthZEN one, ours by its short name."""
     uid: EntityUid = uid_of(name)
     return {"type": uid.kind, "id": uid.id}
 

@@ -82,12 +82,17 @@ def test_what_was_refused_before_any_policy_has_no_grounds(
     assert why(standpoint, **said) == Grounds()
 
 
+def test_what_the_schema_does_not_know_is_said(standpoint: Standpoint) -> None:
+    found = why(standpoint, 'Service::"etl"', "call", 'Model::"llm/smollm2"')
+    assert found.because == "The schema has no `call` of a service on a model, so it is denied."
+
+
 PHRASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "mfa": ("context.session.mfa", {}, "the sign-in had no MFA"),
     "mfa-age": (
         "context.session has mfa_age && context.session.mfa_age <= 900",
         {"mfa_age": 4000},
-        "the sign-in with MFA is 1 hour old and may be at most 15 minutes",
+        "the sign-in with MFA is 1 hour old (it may be at most 15 minutes)",
     ),
     "no-mfa-age": (
         "context.session has mfa_age && context.session.mfa_age <= 900",
@@ -97,7 +102,7 @@ PHRASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "age": (
         "context.session.age < 60",
         {"context": {"session": {"age": 90}}},
-        "the sign-in is 1 minute old and must be below 1 minute",
+        "the sign-in is 1 minute old (it must be below 1 minute)",
     ),
     "purpose": (
         'context has purpose && context.purpose == "fraud-model"',
@@ -107,7 +112,7 @@ PHRASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "zone": (
         'context.network.zone == "lab"',
         {"zone": "office"},
-        'the network\'s zone is "office", not "lab"',
+        'the network zone is "office", not "lab"',
     ),
     "managed": (
         "context.device.managed",
@@ -119,13 +124,13 @@ PHRASES: dict[str, tuple[str, dict[str, Any], str]] = {
         {"context": {"device": {"known": True, "managed": True}}},
         "the device did not show its certificate",
     ),
-    "risk": ("context.risk < 50", {"context": {"risk": 80}}, "the risk is 80 and must be below 50"),
-    "clearance": ("principal.clearance >= 2", {}, "dana's clearance is 0 and must be at least 2"),
-    "flipped": ("2 <= principal.clearance", {}, "dana's clearance is 0 and must be at least 2"),
+    "risk": ("context.risk < 50", {"context": {"risk": 80}}, "the risk is 80 (it must be below 50)"),
+    "clearance": ("principal.clearance >= 2", {}, "dana's clearance is 0 (it must be at least 2)"),
+    "flipped": ("2 <= principal.clearance", {}, "dana's clearance is 0 (it must be at least 2)"),
     "sensitivity": (
         "resource is Doorward::Dataset && resource.sensitivity < 2",
         {},
-        "the dataset's sensitivity is 2 and must be below 2",
+        "the dataset's sensitivity is 2 (it must be below 2)",
     ),
     "role": (
         'principal in Doorward::Role::"release-manager"',
@@ -145,13 +150,13 @@ PHRASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "either": (
         'context.session.mfa || context.network.zone == "lab"',
         {},
-        'the sign-in had no MFA and the network\'s zone is "unknown", not "lab"',
+        'the sign-in had no MFA, and the network zone is "unknown", not "lab" (either would do)',
     ),
     "like": ('principal has email && principal.email like "*@example.com"', {}, "dana has no email"),
     "now": (
         'context.now < datetime("2026-01-01")',
         {},
-        "the time is 2026-06-01 12:00:00 UTC and must be below 2026-01-01 00:00:00 UTC",
+        "the time is 2026-06-01 12:00:00 UTC (it must be before 2026-01-01 00:00:00 UTC)",
     ),
     "other": ('"a" like "b*"', {}, '`"a" like "b*"` does not hold'),
 }
