@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from doorward.app import certificates
+from doorward.app.signals import hearing
 from doorward.audit.reader import AuditReader
 from doorward.audit.writer import AuditWriter
 from doorward.cedar.admission import PolicySource, admit
@@ -124,6 +125,7 @@ async def running(  # noqa: PLR0913 -- what a test may set
     secure: bool = False,
     provisioning: Sequence[dict[str, Any]] = (),
     issuers: Sequence[dict[str, Any]] = (),
+    signals: Sequence[dict[str, Any]] = (),
 ) -> AsyncIterator[Plane]:
     data = Path(tempfile.mkdtemp(prefix="dw", dir="/tmp"))
     port = free_port()
@@ -138,6 +140,7 @@ async def running(  # noqa: PLR0913 -- what a test may set
         identity={"test_minting": test_minting},
         provisioning=provisioning,
         issuer=issuers,
+        signals=signals,
         data=data,
         base=data,
     )
@@ -187,7 +190,14 @@ async def running(  # noqa: PLR0913 -- what a test may set
         try:
             if task.done():
                 await task
-            yield Plane(services, data, port)
+            async with hearing(services) as pollers:
+                polling = [asyncio.create_task(poller) for poller in pollers]
+                try:
+                    yield Plane(services, data, port)
+                finally:
+                    for each in polling:
+                        each.cancel()
+                    await asyncio.gather(*polling, return_exceptions=True)
         finally:
             stop.set()
             await task

@@ -14,6 +14,7 @@ from doorward import telemetry
 from doorward.app import certificates, sources
 from doorward.app.checkpoint_keys import CheckpointKeys
 from doorward.app.naming import audience_of, issuer_of
+from doorward.app.signals import hearing
 from doorward.app.supervisor import prepare_data, set_when_asked
 from doorward.audit.head import Checkpointer
 from doorward.audit.reader import AuditReader
@@ -55,13 +56,17 @@ async def run_control(settings: Settings, *, lifeline: int | None = None) -> Non
         await feed.start()
         stop = asyncio.Event()
         try:
-            async with _running(
-                set_when_asked(stop, lifeline),
-                services.workspace.watch(_publisher(services, feed), _reporter(feed)),
-                _checkpointer(services.custodian, settings).keep(),
-                certificates.keep_issued(settings, services.device_authority, services.clock),
-                sources.keep_aging(services.directory),
-                *(() if services.shadow is None else (services.shadow.run(),)),
+            async with (
+                hearing(services) as pollers,
+                _running(
+                    set_when_asked(stop, lifeline),
+                    services.workspace.watch(_publisher(services, feed), _reporter(feed)),
+                    _checkpointer(services.custodian, settings).keep(),
+                    certificates.keep_issued(settings, services.device_authority, services.clock),
+                    sources.keep_aging(services.directory),
+                    *pollers,
+                    *(() if services.shadow is None else (services.shadow.run(),)),
+                ),
             ):
                 await serve(
                     build(services),

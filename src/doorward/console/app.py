@@ -14,7 +14,17 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from doorward import __version__
-from doorward.console import api, authzen, authzen_metadata, doors, health, pages, problems, wellknown
+from doorward.console import (
+    api,
+    authzen,
+    authzen_metadata,
+    doors,
+    health,
+    pages,
+    problems,
+    signals,
+    wellknown,
+)
 from doorward.console.authorise import is_governed, request_id
 from doorward.console.guard import Guard
 from doorward.console.render import STATIC, page, require_vendored
@@ -37,6 +47,8 @@ PUBLIC = frozenset(
         # An enforcement point shows its own key at each of these.
         *(f"{authzen_metadata.BASE}/{path}" for path in authzen_metadata.ENDPOINTS.values()),
         authzen_metadata.WELL_KNOWN, authzen_metadata.KEYS,
+        # A transmitter shows what the settings agreed with it.
+        signals.PATH,
     }
 )  # fmt: skip
 _SAID = {
@@ -63,7 +75,7 @@ def build(services: Services, *, api_routers: Sequence[APIRouter] | None = None)
     app.state.services = services
     for router in api.routers(services) if api_routers is None else api_routers:
         _include(app, router, API)
-    for part in (health, wellknown, doors, pages, authzen, scim):
+    for part in (health, wellknown, doors, pages, authzen, scim, signals):
         _include(app, part.router(services))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(DoorwardError, _on_error)

@@ -32,7 +32,7 @@ BODY_SECONDS = 30.0
 _SAFE = frozenset({"GET", "HEAD"})
 _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 # Here programs call, each with its own key and never a cookie: nothing a browser could send by itself.
-PROGRAMS = ("/access/v1/", "/scim/v2/")
+PROGRAMS = ("/access/v1/", "/scim/v2/", "/ssf/")
 _DISCOVERY = "/.well-known/authzen-configuration"
 _OF_BROWSERS = ("origin", "sec-fetch-site", "cookie")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})

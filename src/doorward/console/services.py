@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from doorward.audit.reader import AuditReader
+    from doorward.console.signals import Receiver
     from doorward.core.clock import Clock
     from doorward.core.ids import IdSource
     from doorward.core.ports import AuditLog
@@ -35,4 +36,5 @@ class Services:
     audit: AuditLog
     reader: AuditReader
     workspace: Workspace
+    signals: dict[str, Receiver] = field(default_factory=dict)
     shadow: ShadowLink | None = None

@@ -63,11 +63,17 @@ class Listening:
                     provisioning=self._sparing_the_last(wanted.change),
                 )
 
-    def state(self, statement: Statement, *, operator: str) -> None:
-        """Keep what a source says of one known entity, beside what others say; raise NotFoundError."""
+    def state(self, statement: Statement, *, operator: str) -> bool:
+        """Keep what a source says of one known entity, beside what others say; raise NotFoundError.
+
+        Returns False, and changes nothing, for what the source said before its last word.
+        """
         with self._changing:
             uid = statement.uid
             self._require(uid, right_kind=True)
+            held = self.registry.stated(uid).get(statement.source)
+            if held is not None and (held.seen > statement.seen or held == statement):
+                return False
             statements = {**self.registry.stated(uid), statement.source: statement}
             said = [statement]
             if ORG not in statements and self.registry.object_of(uid) is None:
@@ -77,6 +83,7 @@ class Listening:
             changed = () if after == self._held.snapshot.stated[uid] else (entity_to_json(after),)
             change = ProvisioningChange(statements=tuple(said))
             self._commit(self._delta(entities=changed), operator, provisioning=change)
+            return True
 
     def vouch(self, source: str, vouched: Vouched) -> None:
         """Note when a followed source answered whole: what it said is as fresh as that."""

@@ -40,6 +40,16 @@ class HttpFetcher:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as reason:
             raise UnavailableError(f"{url} cannot be reached ({type(reason).__name__})") from reason
 
+    async def post_json(self, url: str, content: bytes, headers: Mapping[str, str]) -> bytes:
+        """Send a document and return the body of a 200 answer; raise UnavailableError for anything else."""
+        try:
+            async with self._opened().post(
+                url, data=content, headers=dict(headers), allow_redirects=False
+            ) as answer:
+                return await _bounded(answer, url)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as reason:
+            raise UnavailableError(f"{url} cannot be reached ({type(reason).__name__})") from reason
+
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:

@@ -17,6 +17,8 @@ from doorward.settings import is_loopback
 
 _NO_KEYS = KeySet()
 Fetch = Callable[[str], Awaitable[bytes]]
+_OPENID = "openid-configuration"
+_METADATA = (_OPENID, "oauth-authorization-server")
 
 UNKNOWN_KEY_INTERVAL = 5.0  # seconds between refreshes that tokens with unknown keys can cause
 RETRY_INTERVAL = 2.0  # seconds between attempts while an issuer cannot be reached
@@ -80,9 +82,23 @@ class FetchedKeys:
     `ttl`, then every token is refused; the next attempt after RETRY_INTERVAL heals it.
     """
 
-    def __init__(self, issuer: str, *, fetch: Fetch, clock: Clock, ttl: float) -> None:
-        """Take an issuer URL; raise InvalidConfigError unless it is https, or http on loopback."""
+    def __init__(  # noqa: PLR0913 -- what tells one kind of issuer from another, by name
+        self,
+        issuer: str,
+        *,
+        fetch: Fetch,
+        clock: Clock,
+        ttl: float,
+        metadata: tuple[str, ...] = _METADATA,
+        jwks_uri: str = "",
+    ) -> None:
+        """Take an issuer URL; raise InvalidConfigError unless it is https, or http on loopback.
+
+        `metadata` are the well-known names its metadata may have, tried in turn; `jwks_uri` is
+        where its keys stand if nobody needs to ask it.
+        """
         _check_url(issuer, plain_allowed=True)
+        self._names, self._location = metadata, jwks_uri
         self._issuer, self._fetch, self._clock, self._ttl = issuer, fetch, clock, ttl
         self._keys = KeySet()
         self._metadata: dict[str, Any] = {}
@@ -187,13 +203,22 @@ class FetchedKeys:
         return metadata, keys
 
     async def _discover(self) -> dict[str, Any]:
+        if self._location:
+            return {"issuer": self._issuer, "jwks_uri": self._location}
         parts = urlsplit(self._issuer)
         path = parts.path.rstrip("/")
         root = f"{parts.scheme}://{parts.netloc}"
-        try:
-            return read_object(await self._fetch(f"{root}{path}/.well-known/openid-configuration"))
-        except (UnavailableError, TokenFaultError):
-            return read_object(await self._fetch(f"{root}/.well-known/oauth-authorization-server{path}"))
+        *earlier, last = (
+            # OpenID Connect Discovery appends, RFC 8414 and SSF insert before the path.
+            f"{root}{path}/.well-known/{name}" if name == _OPENID else f"{root}/.well-known/{name}{path}"
+            for name in self._names
+        )
+        for url in earlier:
+            try:
+                return read_object(await self._fetch(url))
+            except (UnavailableError, TokenFaultError):
+                continue
+        return read_object(await self._fetch(last))
 
 
 def _check_url(url: str, *, plain_allowed: bool) -> None:

@@ -30,7 +30,8 @@ class Standing:
             case Method.TOKEN:
                 return self._token_stands(caller, registry)
             case Method.SVID:
-                return registry.principal_of(caller.issuer, caller.subject) == caller.principal
+                linked = registry.principal_of(caller.issuer, caller.subject) == caller.principal
+                return linked and not _signed_out(caller, registry)
         return _key_stands(caller, registry, now)
 
     def _token_stands(self, caller: Caller, registry: CredentialRegistry) -> bool:

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from doorward.settings.provisioning import ProvisioningSettings, require_sources_apart
 from doorward.settings.section import Secret, Section, is_loopback
+from doorward.settings.signals import SignalSettings, require_transmitters_apart
 
 UpstreamKind = Literal[
     "openai", "anthropic", "ollama", "mlflow", "s3", "mcp", "chroma", "huggingface", "http"
@@ -300,6 +301,7 @@ class Settings(BaseSettings):
     upstream: tuple[UpstreamSettings, ...] = ()
     issuer: tuple[IssuerSettings, ...] = ()
     provisioning: tuple[ProvisioningSettings, ...] = ()
+    signals: tuple[SignalSettings, ...] = ()
     spiffe: tuple[SpiffeSettings, ...] = ()
     base: Path = Path()
     data: Path = Path(".doorward")
@@ -340,6 +342,7 @@ class Settings(BaseSettings):
         if twice:
             raise ValueError(f"two upstreams are called `{min(twice)}`; names must differ")
         require_sources_apart(self.provisioning, {one.issuer for one in self.issuer})
+        require_transmitters_apart(self.signals)
         if self.identity.test_minting and self.policies.mode == "reviewed":
             raise ValueError("[identity] test_minting is refused when policies are reviewed")
         if self.identity.test_minting and not is_loopback(split_listen(self.gateway.listen)[0]):
