@@ -90,6 +90,19 @@ async def test_one_connection_carries_one_request_after_another():
         assert script.connections == 1
 
 
+async def test_a_connection_that_is_used_again_at_once_answers_whoever_waits_on_it():
+    # Whole answers in one piece free their connection before their caller has run again.
+    callers, each = 20, 40
+    async with scripted(*[OK] * (callers * each)) as (script, client):
+
+        async def caller():
+            return [(await ask(client))[1] for _ in range(each)]
+
+        answers = await asyncio.gather(*(caller() for _ in range(callers)))
+        assert answers == [[b"ok"] * each] * callers
+        assert script.connections <= callers
+
+
 @pytest.mark.parametrize(
     "data",
     [

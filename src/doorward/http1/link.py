@@ -126,10 +126,13 @@ class Link(asyncio.Protocol):
         try:
             return await waiting
         except BaseException:
-            self.abort()
+            if self._head is waiting:
+                self.abort()
             raise
         finally:
-            self._head = None
+            # A short answer frees the connection before we are back: the next one may wait on it already.
+            if self._head is waiting:
+                self._head = None
 
     async def _pumped(self, body: AsyncIterator[bytes], length: int | None) -> None:
         """Send a body as it comes; one that fails, or is not as long as it should be, ends the connection."""
