@@ -217,7 +217,7 @@ def test_every_route_of_the_application_is_governed_or_public() -> None:
     built = application.build(services(), api_routers=[_routes(governed=True, path="/kept")])
     parts = [part.router(services()) for part in (application.health, application.wellknown)]
     parts += [application.doors.router(services()), application.pages.router(services())]
-    parts.append(application.authzen.router(services()))
+    parts += [application.authzen.router(services()), application.signals.router(services())]
     open_to_all = {route.path for part in parts for route in part.routes if not is_governed(route.dependant)}
     assert open_to_all | {"/openapi.json", "/static"} == application.PUBLIC
     outside = {route.path for route in built.routes if hasattr(route, "path")}
