@@ -13,11 +13,17 @@ import pytest
 
 from doorward.core.clock import ManualClock
 from doorward.core.decision import AccessRequest, Change, Decision, Effect
-from doorward.core.errors import AuditUnavailableError, InvalidRequestError, UnavailableError
+from doorward.core.errors import (
+    AuditUnavailableError,
+    BehindError,
+    InvalidRequestError,
+    UnavailableError,
+)
 from doorward.core.identity import Caller
 from doorward.core.ids import IdSource
 from doorward.core.model import Action, Entity, EntityUid
 from doorward.core.obligation import Cap, Mask
+from doorward.core.versions import AtLeast
 from doorward.core.wire import Answer, Peer, Request, UpstreamRequest
 from doorward.gateway.adapter import Ask, BodyNeed, Naming, UnknownRouteError
 from doorward.gateway.flow import Flow
@@ -171,6 +177,7 @@ class ScriptedPoint:
         }
         self.asked: list[AccessRequest] = []
         self.covers: dict[str, str] = {}
+        self.waited: list[tuple[AtLeast, float]] = []
 
     @property
     def snapshot(self) -> ScriptedPoint:
@@ -180,6 +187,11 @@ class ScriptedPoint:
         self.allowed[(str(principal), action, str(resource))] = Decision(
             Effect.ALLOW, determining=("permit-it",), obligations=obligations
         )
+
+    async def at_least(self, demand: AtLeast, seconds: float) -> None:
+        self.waited.append((demand, seconds))
+        if self.version < demand.entities:
+            raise BehindError(demand)
 
     def pin(self) -> ScriptedPoint:
         if self.gone:

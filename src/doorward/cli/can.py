@@ -34,6 +34,9 @@ def can(  # noqa: PLR0913 -- the command's options
     purpose: Annotated[str | None, typer.Option(help="The stated purpose.")] = None,
     mfa_age: Annotated[int | None, typer.Option(help="Seconds since a sign-in with MFA.")] = None,
     at: Annotated[str | None, typer.Option(help="The time to decide at, e.g. 2026-01-31T12:00:00Z.")] = None,
+    at_least: Annotated[
+        str | None, typer.Option(help="Decide on nothing older than this version, e.g. v42.")
+    ] = None,
     why: Annotated[
         bool, typer.Option("--why", help="Say which policies decided and what would help.")
     ] = False,
@@ -57,11 +60,16 @@ def can(  # noqa: PLR0913 -- the command's options
         "at": at,
     }
     if policies is None and org is None:
-        answer = call(data, "POST", "/api/v1/can", {**question, "why": True})
+        answer = call(data, "POST", "/api/v1/can", {**question, "why": True}, at_least=at_least)
     elif policies is None or org is None:
         raise InvalidRequestError(
             "without a running control plane both policies and people are needed",
             hint="Give --policies DIR and --org FILE together.",
+        )
+    elif at_least is not None:
+        raise InvalidRequestError(
+            "--at-least speaks of a running control plane",
+            hint="Leave out --policies and --org, or --at-least.",
         )
     else:
         answer = _offline(question, policies, org)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from doorward.core import errors
+from doorward.core import errors, versions
 from doorward.peer import socket_address
 
 DataOption = Annotated[
@@ -54,12 +54,14 @@ _ERRORS: dict[str, type[errors.DoorwardError]] = {
 }
 
 
-def call(data: Path, method: str, path: str, body: Any = None) -> Any:
+def call(data: Path, method: str, path: str, body: Any = None, *, at_least: str | None = None) -> Any:
     """Send one request to the management API and return its JSON; raise what it answered.
+
+    With `at_least` (`v42`) it is answered on nothing older.
 
     Raises UnavailableError when no control process listens, else the error the API named.
     """
-    return _exchange(data, method, path, body)[0]
+    return _exchange(data, method, path, body, at_least)[0]
 
 
 def every(data: Path, path: str) -> list[dict[str, Any]]:
@@ -74,10 +76,14 @@ def every(data: Path, path: str) -> list[dict[str, Any]]:
     return found
 
 
-def _exchange(data: Path, method: str, path: str, body: Any) -> tuple[Any, str | None]:
+def _exchange(
+    data: Path, method: str, path: str, body: Any, at_least: str | None = None
+) -> tuple[Any, str | None]:
     connection = _UnixConnection(data / "control.sock")
     payload = None if body is None else msgspec.json.encode(body)
     headers = {"Content-Type": "application/json"} if payload is not None else {}
+    if at_least is not None:
+        headers[versions.HEADER] = str(versions.read(at_least))
     try:
         connection.request(method, path, payload, headers)
         answer = connection.getresponse()

@@ -29,6 +29,7 @@ from doorward.console.authorise import is_governed, request_id
 from doorward.console.guard import Guard
 from doorward.console.render import STATIC, page, require_vendored
 from doorward.console.scim import routes as scim
+from doorward.console.versions import Versions
 from doorward.core.errors import DoorwardError, UnauthenticatedError
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def build(services: Services, *, api_routers: Sequence[APIRouter] | None = None)
     app.add_exception_handler(DoorwardError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_middleware(Versions, services=services)
     app.add_middleware(Guard, settings=services.settings, ids=services.ids)
     return app
 

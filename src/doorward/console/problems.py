@@ -68,9 +68,12 @@ def problem(
 
 def of_error(error: DoorwardError, request_id: str) -> Response:
     """Return the problem document of one of our own errors."""
-    return problem(
+    told = problem(
         status_of(error), code=error.code, detail=error.message, hint=error.hint, request_id=request_id
     )
+    if (wait := getattr(error, "retry_after", None)) is not None:
+        told.headers["Retry-After"] = str(wait)
+    return told
 
 
 def of_validation(error: RequestValidationError, request_id: str) -> Response:

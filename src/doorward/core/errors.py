@@ -107,6 +107,19 @@ class UnavailableError(DoorwardError):
     code = "unavailable"
 
 
+class BehindError(UnavailableError):
+    """What is decided on here is older than the request demands (HTTP 503, with Retry-After)."""
+
+    retry_after = 1
+
+    def __init__(self, demand: object) -> None:
+        """Name what was demanded."""
+        super().__init__(
+            f"this request demands a decision on {demand}, which has not arrived here",
+            hint="Nothing older was decided on. Send it again in a second; if it stays so, see /readyz.",
+        )
+
+
 class AuditUnavailableError(UnavailableError):
     """A record could not be made durable: nothing may be allowed (HTTP 503)."""
 

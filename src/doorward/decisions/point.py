@@ -28,6 +28,9 @@ from doorward.core.model import Action, Entity, EntityUid, Value
 from doorward.core.obligation import Notify
 from doorward.core.shadow import Measure, stricter
 from doorward.core.values import entity_to_json
+from doorward.core.versions import AtLeast
+from doorward.decisions import arrivals
+from doorward.decisions.arrivals import Arrivals
 from doorward.decisions.explaining import Explanation
 from doorward.decisions.inputs import Inputs
 from doorward.decisions.joining import join
@@ -313,6 +316,7 @@ class DecisionPoint:
         self._snapshot: Snapshot | None = None
         self._standpoint: Standpoint | None = None
         self.changed = 0
+        self.arrivals = Arrivals()
 
     def publish(self, bundle: Bundle) -> None:
         """Decide by this bundle from now on; raise InvalidPolicyError and keep the old one if it fails."""
@@ -344,6 +348,10 @@ class DecisionPoint:
             self._snapshot = snapshot
             self._move()
 
+    async def at_least(self, demand: AtLeast, seconds: float) -> None:
+        """Return once decisions rest on what is demanded; raise BehindError after so long."""
+        await arrivals.at_least(self, demand, seconds)
+
     def pin(self) -> Standpoint:
         """Return the present standpoint; raise UnavailableError until bundle and snapshot are there."""
         standpoint = self._standpoint
@@ -359,6 +367,7 @@ class DecisionPoint:
         if self._engine is not None and self._bundle is not None and self._snapshot is not None:
             self._standpoint = Standpoint(self._engine, self._bundle, self._snapshot)
         self.changed += 1
+        self.arrivals.moved()
 
 
 def _advice(rules: Sequence[Rule]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import structlog
 
 from doorward.core.clock import Clock
 from doorward.core.decision import Decision, Effect
-from doorward.core.errors import DeniedError, DoorwardError, PayloadTooLargeError, UnavailableError
+from doorward.core.errors import DeniedError, DoorwardError, UnavailableError
 from doorward.core.ids import IdSource
 from doorward.core.model import EntityUid
 from doorward.core.ports import AuditLog, LimitExceeded, LimitStore, Reservation
@@ -34,6 +34,7 @@ from doorward.gateway.metadata import ProtectedResources
 from doorward.gateway.obligations import breaks_readonly, challenge_of, counters, impossible, unmet_step_up
 from doorward.gateway.passage import Passage
 from doorward.gateway.ports import Authenticates, Meter, Point, Standpoint
+from doorward.gateway.preconditions import await_demanded, require_bounded, require_demanded
 from doorward.gateway.recording import decision_record, flood_record
 from doorward.gateway.refusal import of_decision, of_error, problem, refusal
 from doorward.gateway.streams import OpenAnswers
@@ -44,8 +45,6 @@ from doorward.settings import GatewaySettings
 _log = structlog.get_logger()
 REQUEST_ID_HEADER = "Doorward-Request-Id"
 _NAMING_ATTEMPTS = 3
-# Each name is decided while nobody else's request is: more at once would keep the others waiting.
-_MOST_ASKS = 1000
 
 
 class Flow:
@@ -114,6 +113,7 @@ class Flow:
     async def _walk(self, visit: Visit) -> Answer:
         try:
             await self._who(visit)
+            await await_demanded(visit, self._point)
             await self._what(visit)
             self._circumstances(visit)
             self._decide(visit)
@@ -171,6 +171,7 @@ class Flow:
         """Name the request on the standpoint it will be decided on: after this, nothing awaits until then."""
         for _ in range(_NAMING_ATTEMPTS):
             visit.generation, visit.standpoint = self._point.changed, self._pin()
+            require_demanded(visit)
             try:
                 naming = adapter.name(visit.request, visit.body, visit.standpoint.snapshot)
             except UnknownRouteError as unknown:
@@ -178,10 +179,10 @@ class Flow:
                     f"`{visit.request.method}` on this path is no route that Doorward knows here",
                     hint="Routes that are not on the list are denied.",
                 ) from unknown
-            _bound(naming)
+            require_bounded(naming)
             if isinstance(adapter, Refining):
                 naming = await self._refined(visit, adapter, naming)
-                _bound(naming)
+                require_bounded(naming)
             if self._point.changed == visit.generation:
                 return naming
         raise UnavailableError("what is known changed while the request was read", hint="Try again.")
@@ -372,14 +373,6 @@ class Flow:
         if self._meter is not None:
             seconds = self._clock.monotonic() - visit.started
             self._meter.answered(upstream=visit.upstream, code=code, status=status, seconds=seconds)
-
-
-def _bound(naming: Naming) -> None:
-    if len(naming.asks) > _MOST_ASKS:
-        raise PayloadTooLargeError(
-            f"the request names {len(naming.asks)} things, and {_MOST_ASKS} are decided at once",
-            hint="Send it in parts.",
-        )
 
 
 def _said(denied: Judged, explained: Decision, *, resource: EntityUid, request_id: str) -> Refusal:

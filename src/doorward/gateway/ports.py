@@ -7,6 +7,7 @@ from typing import Protocol
 from doorward.core.decision import AccessRequest, Decision
 from doorward.core.identity import Caller
 from doorward.core.model import Entity, EntityUid
+from doorward.core.versions import AtLeast
 from doorward.core.wire import Request
 
 
@@ -70,6 +71,9 @@ class Point(Protocol):
 
     def pin(self) -> Standpoint:
         """Return the present standpoint, which stays as it is."""
+
+    async def at_least(self, demand: AtLeast, seconds: float) -> None:
+        """Return once decisions rest on what is demanded; raise BehindError after so long."""
 
 
 class Authenticates(Protocol):

@@ -61,7 +61,10 @@ def of_error(error: BaseException, request_id: str) -> Refusal:
     if status_of(error.code) == status_of("unauthenticated") and not challenge:
         challenge = 'Bearer realm="doorward"'
     headers = tuple(getattr(error, "headers", ()))
-    return refusal(error.code, _sentence(detail), request_id, challenge=challenge, headers=headers)
+    wait = getattr(error, "retry_after", None)
+    return refusal(
+        error.code, _sentence(detail), request_id, challenge=challenge, headers=headers, retry_after=wait
+    )
 
 
 def of_decision(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from doorward.core.decision import Decision
     from doorward.core.identity import Caller
     from doorward.core.obligation import AnyObligation
+    from doorward.core.versions import AtLeast
     from doorward.gateway.adapter import Adapter, Naming, Refusal
     from doorward.gateway.circumstances import Circumstances
     from doorward.gateway.judgement import Judgement
@@ -39,6 +40,7 @@ class Visit:
     generation: int = 0
     explained: Decision | None = None
     unrecorded: bool = False
+    demand: AtLeast | None = None
     reason: str = ""
 
 

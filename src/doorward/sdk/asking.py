@@ -18,12 +18,24 @@ class Asker(Protocol):
     """Something that decides. Never raises: what cannot be decided is denied, with the reason."""
 
     def can(
-        self, principal: Name, action: str, resource: Name, *, context: Mapping[str, Any] | None = None
+        self,
+        principal: Name,
+        action: str,
+        resource: Name,
+        *,
+        context: Mapping[str, Any] | None = None,
+        at_least: str | None = None,
     ) -> Decision:
-        """Return whether a principal may do this now."""
+        """Return whether a principal may do this now, decided on nothing older than `at_least` (`v42`)."""
 
     async def acan(
-        self, principal: Name, action: str, resource: Name, *, context: Mapping[str, Any] | None = None
+        self,
+        principal: Name,
+        action: str,
+        resource: Name,
+        *,
+        context: Mapping[str, Any] | None = None,
+        at_least: str | None = None,
     ) -> Decision:
         """Return the same without blocking the event loop."""
 

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import msgspec
 
+from doorward.core import versions
 from doorward.core.decision import Decision
 from doorward.core.errors import DoorwardError, InvalidConfigError
 from doorward.core.secret import Secret
@@ -57,24 +58,40 @@ class Client:
         self._timeout = timeout
 
     def can(
-        self, principal: Name, action: str, resource: Name, *, context: Mapping[str, Any] | None = None
+        self,
+        principal: Name,
+        action: str,
+        resource: Name,
+        *,
+        context: Mapping[str, Any] | None = None,
+        at_least: str | None = None,
     ) -> Decision:
-        """Return whether a principal may do this now; `context` is what this caller may state."""
+        """Return whether a principal may do this now; `context` is what this caller may state.
+
+        With `at_least` (`v42`, as a write answers in `Doorward-At-Least`) nothing older is decided on: what
+        has not arrived within a second is a denial.
+        """
         try:
             body = {**question_of(principal, action, resource), "context": dict(context or {})}
-            return decision_of(self._post(EVALUATION, body, self._deadline()))
+            return decision_of(self._post(EVALUATION, body, self._deadline(), _demand(at_least)))
         except _UnansweredError as reason:
             return denied(f"sdk: {reason}")
         except DoorwardError as reason:
             return denied(f"sdk: {reason.message}")
 
     async def acan(
-        self, principal: Name, action: str, resource: Name, *, context: Mapping[str, Any] | None = None
+        self,
+        principal: Name,
+        action: str,
+        resource: Name,
+        *,
+        context: Mapping[str, Any] | None = None,
+        at_least: str | None = None,
     ) -> Decision:
         """Return the same without blocking the event loop."""
         try:
             body = {**question_of(principal, action, resource), "context": dict(context or {})}
-            return decision_of(await self._apost(EVALUATION, body, self._deadline()))
+            return decision_of(await self._apost(EVALUATION, body, self._deadline(), _demand(at_least)))
         except _UnansweredError as reason:
             return denied(f"sdk: {reason}")
         except DoorwardError as reason:
@@ -87,6 +104,7 @@ class Client:
         resources: Sequence[Name],
         *,
         context: Mapping[str, Any] | None = None,
+        at_least: str | None = None,
     ) -> list[Decision]:
         """Return one decision per resource, in order; a thousand of them in one request."""
         deadline = self._deadline()
@@ -94,7 +112,7 @@ class Client:
         for part in _parts(resources):
             try:
                 body = _batch(principal, action, part, context)
-                decisions += _each(self._post(EVALUATIONS, body, deadline), len(part))
+                decisions += _each(self._post(EVALUATIONS, body, deadline, _demand(at_least)), len(part))
             except _UnansweredError as reason:
                 decisions += [denied(f"sdk: {reason}")] * len(part)
             except DoorwardError as reason:
@@ -108,6 +126,7 @@ class Client:
         resources: Sequence[Name],
         *,
         context: Mapping[str, Any] | None = None,
+        at_least: str | None = None,
     ) -> list[Decision]:
         """Return the same without blocking the event loop."""
         deadline = self._deadline()
@@ -115,7 +134,9 @@ class Client:
         for part in _parts(resources):
             try:
                 body = _batch(principal, action, part, context)
-                decisions += _each(await self._apost(EVALUATIONS, body, deadline), len(part))
+                decisions += _each(
+                    await self._apost(EVALUATIONS, body, deadline, _demand(at_least)), len(part)
+                )
             except _UnansweredError as reason:
                 decisions += [denied(f"sdk: {reason}")] * len(part)
             except DoorwardError as reason:
@@ -144,18 +165,22 @@ class Client:
     def _deadline(self) -> float:
         return time.monotonic() + self._timeout
 
-    def _post(self, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+    def _post(
+        self, path: str, body: Mapping[str, Any], deadline: float, demand: Mapping[str, str]
+    ) -> dict[str, Any]:
         asked = secrets.token_hex(8)
         try:
-            payload, headers = msgspec.json.encode(body), self._headers(asked)
+            payload, headers = msgspec.json.encode(body), {**self._headers(asked), **demand}
             return _document(self._pool.exchange(path, payload, headers, timeout=left(deadline)), asked)
         except Exception as reason:
             raise self._unanswered(reason) from reason
 
-    async def _apost(self, path: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+    async def _apost(
+        self, path: str, body: Mapping[str, Any], deadline: float, demand: Mapping[str, str]
+    ) -> dict[str, Any]:
         asked = secrets.token_hex(8)
         try:
-            payload, headers = msgspec.json.encode(body), self._headers(asked)
+            payload, headers = msgspec.json.encode(body), {**self._headers(asked), **demand}
             answer = await self._apool.exchange(path, payload, headers, timeout=left(deadline))
             return _document(answer, asked)
         except Exception as reason:
@@ -195,6 +220,11 @@ def _document(answer: tuple[int, Mapping[str, str], bytes], asked: str) -> dict[
     if status != HTTPStatus.OK:
         raise _UnansweredError(f"the decision point answered {status}: {document.get('detail', '')}")
     return document
+
+
+def _demand(at_least: str | None) -> dict[str, str]:
+    """Return the header that demands versions; raise InvalidRequestError for what names none."""
+    return {} if at_least is None else {versions.HEADER: str(versions.read(at_least))}
 
 
 def _parts(resources: Sequence[Name]) -> list[Sequence[Name]]:

@@ -9,10 +9,12 @@ from typing import Any
 
 import structlog
 
+from doorward.core import versions
 from doorward.core.decision import AccessRequest, Decision
 from doorward.core.errors import DoorwardError, InvalidConfigError
 from doorward.core.model import NAMESPACE, EntityUid
 from doorward.decisions import point
+from doorward.decisions.arrivals import at_least_blocking
 from doorward.decisions.listing import Listing
 from doorward.decisions.question import Question, answer, request_of
 from doorward.directory.org import offline_snapshot, parse
@@ -55,10 +57,21 @@ class DecisionPoint:
         self._point = fresh
 
     def can(
-        self, principal: Name, action: str, resource: Name, *, context: Mapping[str, Any] | None = None
+        self,
+        principal: Name,
+        action: str,
+        resource: Name,
+        *,
+        context: Mapping[str, Any] | None = None,
+        at_least: str | None = None,
     ) -> Decision:
-        """Return whether a principal may do this now; `context` is merged over neutral circumstances."""
+        """Return whether a principal may do this now; `context` is merged over neutral circumstances.
+
+        With `at_least` what was loaded must be that version; nothing is waited for.
+        """
         try:
+            if at_least is not None:
+                at_least_blocking(self._point, versions.read(at_least), 0)
             question = Question(
                 principal=uid_of(principal).cedar,
                 action=action,
@@ -73,10 +86,16 @@ class DecisionPoint:
             return denied(f"sdk: a fault while deciding ({type(fault).__name__})")
 
     async def acan(
-        self, principal: Name, action: str, resource: Name, *, context: Mapping[str, Any] | None = None
+        self,
+        principal: Name,
+        action: str,
+        resource: Name,
+        *,
+        context: Mapping[str, Any] | None = None,
+        at_least: str | None = None,
     ) -> Decision:
         """Return the same; a decision takes microseconds, so nothing is handed to a thread."""
-        return self.can(principal, action, resource, context=context)
+        return self.can(principal, action, resource, context=context, at_least=at_least)
 
     def listing(
         self,
