@@ -15,6 +15,7 @@ const provider = new Provider(issuer, {
   clients: settings.clients,
   jwks: { keys: settings.keys },
   clientDefaults: { id_token_signed_response_alg: "ES256", introspection_signed_response_alg: "ES256" },
+  extraTokenClaims: (_ctx, token) => settings.extra[token.clientId],
   enabledJWA: { dPoPSigningAlgValues: ["ES256", "EdDSA"] },
   features: {
     devInteractions: { enabled: true },

@@ -48,6 +48,8 @@ class RealProvider:
     keys: list[ECKey] = field(default_factory=lambda: [ECKey.generate_key("P-256")])
     client_key: ECKey = field(default_factory=lambda: ECKey.generate_key("P-256"))
     door_key: ECKey = field(default_factory=lambda: ECKey.generate_key("P-256"))
+    # What tokens of a client say besides; each name is a client with the key of `notebook`.
+    extra: dict[str, dict[str, Any]] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -72,7 +74,9 @@ class RealProvider:
     def start(self) -> None:
         assert (ROOT / "node_modules/oidc-provider").exists(), "run `make setup`: it brings oidc-provider"
         clients = [self._client("notebook", self.client_key), self._client("doorward", self.door_key)]
+        clients += [self._client(name, self.client_key) for name in self.extra]
         settings = {
+            "extra": self.extra,
             "modules": str(ROOT),
             "gate": self.gate,
             "opaque": self.opaque,
@@ -98,20 +102,28 @@ class RealProvider:
                 self.process.wait()
             self.process = None
 
-    def token(self, *, opaque: bool = False, prover: ProofMaker | None = None) -> str:
-        """Get an access token for the client `notebook`, authenticated by private_key_jwt."""
+    def token(
+        self, *, opaque: bool = False, prover: ProofMaker | None = None, client: str = "notebook"
+    ) -> str:
+        """Get an access token for a client, authenticated by private_key_jwt."""
         form = {"grant_type": "client_credentials", "resource": self.opaque if opaque else self.gate}
         proof = {} if prover is None else {"DPoP": prover.proof(f"{self.issuer}/token", method="POST")}
-        answer = self.post("/token", {**form, "scope": "use"}, headers=proof)
+        answer = self.post("/token", {**form, "scope": "use"}, headers=proof, client=client)
         return str(answer["access_token"])
 
     def revoke(self, token: str) -> None:
         self.post("/token/revocation", {"token": token})
 
     def post(
-        self, path: str, form: dict[str, str], *, headers: dict[str, str] | None = None, assertion: str = ""
+        self,
+        path: str,
+        form: dict[str, str],
+        *,
+        headers: dict[str, str] | None = None,
+        assertion: str = "",
+        client: str = "notebook",
     ) -> Any:
-        fields, _ = SignedAssertion("notebook", pem(self.client_key), clock=SystemClock()).of(self.issuer)
+        fields, _ = SignedAssertion(client, pem(self.client_key), clock=SystemClock()).of(self.issuer)
         if assertion:
             fields = {**fields, "client_assertion": assertion}
         data = urllib.parse.urlencode({**form, **fields}).encode()

@@ -29,7 +29,18 @@ assets:
 POLICY = """
 @id("services-look")
 permit (principal is Doorward::Service, action == Doorward::Action::"view", resource);
+@id("visitors-look")
+permit (principal in Doorward::Group::"visitors", action == Doorward::Action::"view", resource);
+@id("house-admins-change")
+permit (principal in Doorward::Group::"house-admins", action in [Doorward::Action::"assign"], resource);
 """
+
+
+EXTRA = {
+    "newcomer": {"groups": ["visitors"], "preferred": "nina"},
+    "taker": {"groups": ["visitors"], "preferred": "dana"},
+    "climber": {"groups": ["house-admins"], "preferred": "carl"},
+}
 
 
 class Openssl:
@@ -100,13 +111,14 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     folder = tmp_path_factory.mktemp("openssl")
     corp = Openssl(folder, "corp")
     port = free_port()
-    with SlowLLM() as llm, RealProvider(f"https://127.0.0.1:{port}") as provider:
+    with SlowLLM() as llm, RealProvider(f"https://127.0.0.1:{port}", extra=EXTRA) as provider:
         client_key = folder / "door.pem"
         client_key.touch(0o600)
         client_key.write_bytes(pem(provider.door_key))
         extra = (
             f'[[spiffe]]\ntrust_domain = "corp.example"\nbundle = "{corp.root}"\n'
             f'[[issuer]]\nissuer = "{provider.issuer}"\naudience = "{provider.gate}"\n'
+            'provision = true\nmap = { groups = "groups", name = "preferred" }\n'
             f'introspection = {{ client_id = "doorward", client_key = "{client_key}", cache = 0.5 }}\n'
             "[identity]\ndpop_nonce = true\n"
         )
@@ -186,3 +198,20 @@ def test_a_bound_token_follows_the_nonce_and_works_once_per_proof(door: Door) ->
     assert door.get(Authorization=f"Bearer {token}")[0] == 401
     reasons = [r["request"].get("reason") for r in door.one.records() if r.get("kind") == "decision"]
     assert {"proof_nonce_wanted", "proof_replayed", "bound_token_without_proof"} <= set(reasons)
+
+
+def test_somebody_unknown_becomes_somebody_with_the_groups_of_her_token(door: Door) -> None:
+    assert door.get(Authorization=f"Bearer {door.provider.token(client='newcomer')}")[0] == 200
+    nina = json.loads(door.one.cli("people", "show", "nina", "--json"))
+    assert (nina["groups"], nina["active"]) == (["visitors"], True)
+    recorded = [r for r in door.one.records() if "speaks of somebody new, " in r.get("detail", "")]
+    assert recorded[0]["changes"]["groups"] == ["visitors"]
+
+
+def test_a_token_takes_over_nobody_and_makes_no_governor(door: Door) -> None:
+    assert door.get(Authorization=f"Bearer {door.provider.token(client='taker')}")[0] == 401
+    links = json.loads(door.one.cli("people", "identities", "--json"))
+    assert all(link["subject"] != "taker" for link in links)
+    door.get(Authorization=f"Bearer {door.provider.token(client='climber')}")
+    people = {person["name"]: person["groups"] for person in json.loads(door.one.cli("people", "--json"))}
+    assert people.get("carl", []) == []

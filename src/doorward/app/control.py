@@ -33,9 +33,13 @@ from doorward.decisions.shadow_link import ShadowLink
 from doorward.decisions.watching import Samples
 from doorward.directory.administration import Directory
 from doorward.directory.feed import FeedServer
+from doorward.identity.access_tokens import TokenVerifier
 from doorward.identity.custody import Custodian
 from doorward.identity.device_authority import DeviceAuthority
+from doorward.identity.fetching import HttpFetcher
+from doorward.identity.introspection import introspectors_by
 from doorward.identity.issuer import LocalIssuer
+from doorward.identity.issuer_keys import FedKeys
 from doorward.policies.workspace import Workspace
 from doorward.settings import Settings
 from doorward.store.opened import Store
@@ -109,6 +113,7 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServe
             lifetime=settings.identity.token_lifetime,
             test_minting=settings.identity.test_minting,
         )
+        tokens, fetcher = _tokens(settings, issuer, clock)
         async with AuditWriter(
             settings.data / "audit", "control", clock=clock, ids=ids, settings=settings.audit
         ) as audit:
@@ -125,14 +130,38 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServe
                 reader=AuditReader(settings.data / "audit"),
                 workspace=workspace,
                 shadow=shadow,
+                tokens=tokens,
             )
             feed = _feed(services)
             custodian.on_rotation(lambda _use: _spread(services, feed))
-            yield services, feed, bundle
+            try:
+                yield services, feed, bundle
+            finally:
+                if tokens is not None:
+                    await tokens.close()
+                await fetcher.close()
         # The clean end of our own log is promised, too.
         await asyncio.to_thread(_checkpointer(custodian, settings).sign_now)
     finally:
         store.close()
+
+
+def _tokens(
+    settings: Settings, issuer: LocalIssuer, clock: SystemClock
+) -> tuple[TokenVerifier | None, HttpFetcher]:
+    """Return what verifies tokens of people who arrive, None where no issuer maps or provisions."""
+    fetcher = HttpFetcher()
+    if not any(one.map or one.provision for one in settings.issuer):
+        return None, fetcher
+    verifier = TokenVerifier(
+        settings.issuer,
+        local=FedKeys(issuer.jwks),
+        audience=audience_of(settings),
+        clock=clock,
+        fetch=fetcher,
+        introspectors=introspectors_by(fetcher.post, clock=clock, resolve=settings.resolve),
+    )
+    return verifier, fetcher
 
 
 def _checkpointer(custodian: Custodian, settings: Settings) -> Checkpointer:

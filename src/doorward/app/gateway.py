@@ -14,6 +14,7 @@ import structlog
 
 from doorward import telemetry
 from doorward.app import certificates
+from doorward.app.arrivals import ControlArrivals
 from doorward.app.ledger import SOCKET
 from doorward.app.naming import audience_of, authorization_servers_of, listen_url_of
 from doorward.app.supervisor import prepare_data, set_when_asked
@@ -115,6 +116,7 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         uses=uses,
         resolve=settings.resolve,
         spiffe=settings.spiffe,
+        arrivals=ControlArrivals(settings.data, lambda: world.snapshot.version),
         addresses=(listen_url_of(settings),),
     )
     async with (

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from doorward.decisions.point import DecisionPoint
     from doorward.decisions.shadow_link import ShadowLink
     from doorward.directory.administration import Directory
+    from doorward.identity.access_tokens import TokenVerifier
     from doorward.identity.custody import Custodian
     from doorward.identity.device_authority import DeviceAuthority
     from doorward.identity.issuer import LocalIssuer
@@ -38,3 +39,4 @@ class Services:
     workspace: Workspace
     signals: dict[str, Receiver] = field(default_factory=dict)
     shadow: ShadowLink | None = None
+    tokens: TokenVerifier | None = None

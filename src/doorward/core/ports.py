@@ -40,6 +40,13 @@ class CredentialRegistry(Protocol):
         """Return whether the principal is known and active."""
 
 
+class Arrivals(Protocol):
+    """Tell the directory what an issuer says of somebody who came in, where the settings map or provision."""
+
+    async def announce(self, token: str) -> None:
+        """Return once it shows here; raise ConflictError if refused, UnavailableError if unknown in time."""
+
+
 class AuditLog(Protocol):
     """Make records durable. On failure or past the deadline: raise AuditUnavailableError."""
 

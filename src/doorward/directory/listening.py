@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from doorward.core.accounts import AccountRepository
     from doorward.core.clock import Clock
     from doorward.core.feed import Delta
-    from doorward.core.model import EntityUid
+    from doorward.core.model import Entity, EntityUid
     from doorward.directory.plan import Held
     from doorward.directory.registry import Registry
     from doorward.directory.rules import Rules
@@ -74,16 +74,29 @@ class Listening:
             held = self.registry.stated(uid).get(statement.source)
             if held is not None and (held.seen > statement.seen or held == statement):
                 return False
-            statements = {**self.registry.stated(uid), statement.source: statement}
-            said = [statement]
-            if ORG not in statements and self.registry.object_of(uid) is None:
-                said.append(of_entity(self._held.snapshot.stated[uid]))
-                statements[ORG] = said[-1]
+            statements, said = self._beside(statement)
             after = merged(uid, statements, self._clock.now(), self._held.vouched)
             changed = () if after == self._held.snapshot.stated[uid] else (entity_to_json(after),)
             change = ProvisioningChange(statements=tuple(said))
             self._commit(self._delta(entities=changed), operator, provisioning=change)
             return True
+
+    def foreseen(self, statement: Statement) -> Entity:
+        """Return what an entity would be if a source said this of it; raise NotFoundError."""
+        with self._changing:
+            self._require(statement.uid, right_kind=True)
+            statements, _ = self._beside(statement)
+            return merged(statement.uid, statements, self._clock.now(), self._held.vouched)
+
+    def _beside(self, statement: Statement) -> tuple[dict[str, Statement], list[Statement]]:
+        """Return everything said of an entity with this among it, and what of it is to be kept."""
+        uid = statement.uid
+        statements = {**self.registry.stated(uid), statement.source: statement}
+        said = [statement]
+        if ORG not in statements and self.registry.object_of(uid) is None:
+            said.append(of_entity(self._held.snapshot.stated[uid]))
+            statements[ORG] = said[-1]
+        return statements, said
 
     def vouch(self, source: str, vouched: Vouched) -> None:
         """Note when a followed source answered whole: what it said is as fresh as that."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -44,6 +45,8 @@ class TrustedIssuer(msgspec.Struct, frozen=True):
     local: bool = False
     leeway: int = claims.SKEW
     max_age: int | None = None
+    mapped: Mapping[str, str] = MappingProxyType({})
+    provision: bool = False
 
 
 Introspectors = Callable[[IssuerSettings, FetchedKeys], Introspector | None]
@@ -172,6 +175,8 @@ class TokenVerifier:
             trust=issuer.trust,
             local=issuer.local,
             max_age=issuer.max_age,
+            mapped=issuer.mapped,
+            provision=issuer.provision,
         )
 
 
@@ -223,4 +228,6 @@ def _trusted(setting: IssuerSettings, clock: Clock, fetch: Fetch) -> TrustedIssu
         frozenset(setting.algorithms),
         frozenset(setting.trust),
         max_age=setting.max_age,
+        mapped={str(name): claim for name, claim in setting.map.items()},
+        provision=setting.provision,
     )

@@ -13,16 +13,16 @@ import msgspec
 from doorward.core.clock import Clock
 from doorward.core.errors import InvalidRequestError
 from doorward.core.identity import Caller, KeyRecord, Method
-from doorward.core.ports import CredentialRegistry, OneTimeStore
+from doorward.core.ports import Arrivals, CredentialRegistry, OneTimeStore
 from doorward.core.wire import Peer, Request
 from doorward.identity import api_keys, credential, refusals, sigv4
 from doorward.identity.access_tokens import TokenVerifier
-from doorward.identity.client_authentication import authentication_of
+from doorward.identity.arriving import Announcer
 from doorward.identity.credential import Kind
 from doorward.identity.dpop import ProofVerifier
 from doorward.identity.fetching import HttpFetcher
-from doorward.identity.introspection import Introspector, Post
-from doorward.identity.issuer_keys import FedKeys, Fetch, FetchedKeys
+from doorward.identity.introspection import Post, introspectors_by
+from doorward.identity.issuer_keys import FedKeys, Fetch
 from doorward.identity.last_use import LastUses
 from doorward.identity.nonces import Nonces
 from doorward.identity.own_addresses import OwnAddresses
@@ -51,6 +51,7 @@ class Authenticator:
         post: Post | None = None,
         resolve: Callable[[Path], Path] = Path,
         spiffe: Sequence[SpiffeSettings] = (),
+        arrivals: Arrivals | None = None,
         nonces: Nonces | None = None,
         uses: LastUses | None = None,
         addresses: Sequence[str] = (),
@@ -76,7 +77,7 @@ class Authenticator:
             audience=audience,
             clock=clock,
             fetch=fetch or self._fetcher,
-            introspectors=self._introspector(post or self._fetcher.post, resolve),
+            introspectors=introspectors_by(post or self._fetcher.post, clock=clock, resolve=resolve),
             domains=domains,
         )
         self._standing = Standing(self._verifier, local_issuer=lambda: self._local.issuer)
@@ -87,18 +88,8 @@ class Authenticator:
             registry=registry,
             clock=clock,
             test_minting=test_minting,
+            announcer=Announcer(arrivals, clock),
         )
-
-    def _introspector(
-        self, post: Post, resolve: Callable[[Path], Path]
-    ) -> Callable[[IssuerSettings, FetchedKeys], Introspector | None]:
-        def made(settings: IssuerSettings, keys: FetchedKeys) -> Introspector | None:
-            if settings.introspection is None:
-                return None
-            own = authentication_of(settings.introspection, clock=self._clock, resolve=resolve)
-            return Introspector(settings, keys=keys, authentication=own, post=post, clock=self._clock)
-
-        return made
 
     def cached(self, request: Request) -> Caller | None:
         """Return, without waiting, the caller of a plain token that was seen before; None: `authenticate`.

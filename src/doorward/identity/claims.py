@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
+from doorward.core.arrival import Arrival
 from doorward.core.errors import InvalidRequestError
 from doorward.core.model import EntityUid
 from doorward.identity.strict_jose import TokenFaultError
@@ -17,6 +19,8 @@ SKEW = 60  # seconds a foreign clock may be off
 PRIVATE = "doorward"  # the local issuer's own claims, believed from no other issuer
 _LAST_TIME = 253_402_300_799  # 9999-12-31T23:59:59Z
 _MAX_TEXT = 255
+_MAX_GROUPS = 200
+_DAY = 86_400
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 # One segment after another in its only spelling: no dots alone, no escapes, no slash at the end.
 _PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+){1,8}", re.ASCII)
@@ -35,6 +39,7 @@ class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     `certificate` is the SHA-256 (base64url) of the client certificate the token is bound to (RFC 8705),
     `proof_key` the thumbprint of the key a DPoP proof must be made with (RFC 9449).
     A `workload`'s subject is the path of its SPIFFE ID.
+    `arrival` is what the settings map of its claims.
     `path` is where the token may be used, if it is for a part of this gateway only: `/llm`.
     """
 
@@ -56,6 +61,7 @@ class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     minted_mfa: bool = False
     minted_device: str | None = None
     workload: bool = False
+    arrival: Arrival | None = None
     issued: datetime
 
 
@@ -69,10 +75,13 @@ def read(  # noqa: PLR0913 -- the claims, and what each is held against
     trust: frozenset[str],
     local: bool,
     max_age: int | None = None,
+    mapped: Mapping[str, str] = MappingProxyType({}),
+    provision: bool = False,
 ) -> VerifiedToken:
     """Check and pick the claims of a token whose signature holds; raise TokenFaultError.
 
-    `max_age` is for how many seconds after it was issued a token's word on the sign-in is believed.
+    `mapped` says which claim becomes which attribute of the directory, and `provision` whether somebody
+    unknown becomes known. For `max_age` seconds after it was issued a token's word on this is believed.
     """
     # 9. It is for us and for no one else: a token for several audiences could be replayed by another.
     path = for_us(payload.get("aud"), audience)
@@ -100,9 +109,42 @@ def read(  # noqa: PLR0913 -- the claims, and what each is held against
         proof_key=proof_key,
         path=path,
         vouched_until=None if max_age is None else issued + timedelta(seconds=max_age),
+        arrival=None
+        if local or not (mapped or provision)
+        else _arrival(payload, issuer, subject, mapped, provision=provision, max_age=max_age or _DAY),
     )
     # 14. How the caller signed in, as far as this issuer is believed.
     return _with_local_claims(token, payload) if local else _with_sign_in(token, payload, now, trust)
+
+
+def _arrival(  # noqa: PLR0913 -- the claims, and what is made of them
+    payload: Mapping[str, Any],
+    issuer: str,
+    subject: str,
+    mapped: Mapping[str, str],
+    *,
+    provision: bool,
+    max_age: int,
+) -> Arrival:
+    """Pick the claims that become attributes; one of another shape is refused, never guessed at."""
+    found = {name: payload[claim] for name, claim in mapped.items() if claim in payload}
+    groups = found.pop("groups", None) if "groups" in mapped else None
+    if "groups" in mapped and groups is None:
+        groups = []
+    if groups is not None and not (isinstance(groups, list) and len(groups) <= _MAX_GROUPS):
+        raise TokenFaultError("mapped_claim_invalid")
+    texts = [*found.values(), *(groups or ())]
+    if not all(isinstance(one, str) and 0 < len(one) <= _MAX_TEXT and one.isprintable() for one in texts):
+        raise TokenFaultError("mapped_claim_invalid")
+    return Arrival(
+        issuer=issuer,
+        subject=subject,
+        attrs=tuple(sorted((name, text) for name, text in found.items() if name != "name")),
+        groups=None if groups is None else tuple(sorted(set(groups))),
+        name=found.get("name", ""),
+        provision=provision,
+        max_age=float(max_age),
+    )
 
 
 def for_us(stated: Any, audience: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ import structlog
 from doorward.core.clock import Clock
 from doorward.core.errors import DoorwardError, UnavailableError
 from doorward.identity import claims
-from doorward.identity.client_authentication import ClientAuthentication
+from doorward.identity.client_authentication import ClientAuthentication, authentication_of
 from doorward.identity.issuer_keys import FetchedKeys
 from doorward.identity.key_sets import KeySet, signature_holds
 from doorward.identity.strict_jose import TokenFaultError, read_object, take_apart
@@ -143,6 +144,8 @@ class Introspector:
             trust=frozenset(self._settings.trust),
             local=False,
             max_age=self._settings.max_age,
+            mapped={str(name): claim for name, claim in self._settings.map.items()},
+            provision=self._settings.provision,
         )
         # 8. It is believed until its end, and never longer than the cap.
         until = self._clock.monotonic() + self._asking.cache
@@ -209,3 +212,17 @@ class Introspector:
         self._flights.pop(text, None)
         if not done.cancelled():
             done.exception()  # everybody who waited has it; nobody need have waited
+
+
+def introspectors_by(
+    post: Post, *, clock: Clock, resolve: Callable[[Path], Path] = Path
+) -> Callable[[IssuerSettings, FetchedKeys], Introspector | None]:
+    """Return what makes the introspector of an issuer, None for one that is not asked."""
+
+    def made(settings: IssuerSettings, keys: FetchedKeys) -> Introspector | None:
+        if settings.introspection is None:
+            return None
+        own = authentication_of(settings.introspection, clock=clock, resolve=resolve)
+        return Introspector(settings, keys=keys, authentication=own, post=post, clock=clock)
+
+    return made

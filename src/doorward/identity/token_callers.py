@@ -16,6 +16,7 @@ from doorward.core.ports import CredentialRegistry
 from doorward.core.wire import Peer, Request
 from doorward.identity import refusals
 from doorward.identity.access_tokens import TokenVerifier
+from doorward.identity.arriving import Announcer
 from doorward.identity.claims import VerifiedToken
 from doorward.identity.credential import Credential, Kind
 from doorward.identity.dpop import Presented, ProofVerifier
@@ -30,7 +31,7 @@ WORKLOADS = frozenset({"Service", "Agent"})
 class TokenCallers:
     """Say who an access token stands for; one per process."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- what the authenticator wires, by name
         self,
         verifier: TokenVerifier,
         proofs: ProofVerifier,
@@ -38,9 +39,11 @@ class TokenCallers:
         registry: Callable[[], CredentialRegistry],
         clock: Clock,
         test_minting: bool,
+        announcer: Announcer | None = None,
     ) -> None:
         """Read `registry` afresh each time; what it returns never changes, a change is another one."""
         self._verifier, self._proofs = verifier, proofs
+        self._announcer = announcer or Announcer(None, clock)
         self._registry, self._clock, self._test_minting = registry, clock, test_minting
 
     def cached(self, text: str, path: str) -> Caller | None:
@@ -69,6 +72,10 @@ class TokenCallers:
             raise refusals.token_refused("token_revoked", bound=bound)
         # 2.5 Its (issuer, subject) is linked to a principal; never by e-mail or name.
         principal = token.principal or registry.principal_of(token.issuer, token.subject)
+        if token.arrival is not None:
+            await self._announcer.tell(found.text, token, known=principal is not None)
+            registry = self._registry()
+            principal = registry.principal_of(token.issuer, token.subject)
         if principal is None:
             raise refusals.not_linked(bound=bound)
         if token.workload and principal.kind not in WORKLOADS:

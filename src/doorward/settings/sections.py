@@ -221,20 +221,25 @@ class IntrospectionSettings(Section):
         return self
 
 
+MappedAttribute = Literal["groups", "name", "email", "department", "employment"]
+
+
 class IssuerSettings(Section):
     """An identity provider whose access tokens are accepted (RFC 9068).
 
-    `max_age` is for how many seconds after a token was issued what it says of the sign-in is believed.
+    `map` says which claim becomes which attribute of the person (`groups`, `name`, `email`, `department`,
+    `employment`), `trust` what of the sign-in is believed. `provision` makes whoever is unknown somebody.
+    `max_age` is for how many seconds after a token was issued what it says is believed.
     """
 
     issuer: str
     audience: str
-    map: dict[str, str] = Field(default_factory=dict)
-    trust: tuple[str, ...] = ()
+    map: dict[MappedAttribute, str] = Field(default_factory=dict)
+    trust: tuple[Literal["acr", "amr", "auth_time"], ...] = ()
     provision: bool = False
     algorithms: tuple[str, ...] = ("RS256", "PS256", "ES256", "EdDSA")
     jwks_ttl: float = 300.0
-    max_age: int = 86_400
+    max_age: Annotated[int, Field(gt=0)] = 86_400
     introspection: IntrospectionSettings | None = None
 
 

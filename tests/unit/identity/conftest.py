@@ -204,13 +204,14 @@ def idp(clock: ManualClock) -> Idp:
 
 @pytest.fixture
 def make_gate(clock: ManualClock, registry: Registry, idp: Idp) -> Callable[..., Authenticator]:
-    def make(
+    def make(  # noqa: PLR0913 -- what a test may bend
         *,
         trust: tuple[str, ...] = (),
         jwks: dict[str, Any] | None = None,
         test_minting: bool = False,
         one_time: MemoryOneTime | None = None,
         nonces: Nonces | None = None,
+        arrivals: Any = None,
         **more: Any,
     ) -> Authenticator:
         setting = IssuerSettings(issuer=IDP, audience=GATE, trust=trust, **more)
@@ -224,6 +225,7 @@ def make_gate(clock: ManualClock, registry: Registry, idp: Idp) -> Callable[...,
             fetch=idp.fetch,
             one_time=MemoryOneTime(clock) if one_time is None else one_time,
             nonces=nonces,
+            arrivals=arrivals,
         )
 
     return make

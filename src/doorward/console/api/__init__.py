@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from doorward.console.services import Services
 
 MODULES = (
-    "apply", "custodian", "people", "identities", "assets", "devices", "keys", "tokens", "can",
+    "apply", "custodian", "people", "identities", "arrivals", "assets", "devices", "keys", "tokens", "can",
     "questions", "decisions", "admin", "state", "packs",
 )  # fmt: skip
 
