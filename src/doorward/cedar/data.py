@@ -96,6 +96,9 @@ def set_of(values: Iterable[Any]) -> CedarSet:
     return CedarSet(frozenset([key(value) for value in values]))
 
 
+NOTHING: Final = set_of(())
+
+
 def equal(left: Any, right: Any) -> bool:
     """Return what `==` says; values of two types are never equal."""
     if type(left) is not type(right):

@@ -24,7 +24,7 @@ from doorward.cedar.schema import Schema
 from doorward.cedar.scope import Asks, Rule
 from doorward.cedar.sieve import Sieve
 from doorward.cedar.slices import Answer, Slice, undecided
-from doorward.cedar.world import Lookup, Node, World
+from doorward.cedar.world import Kept, Lookup, Node, World
 from doorward.core.decision import AccessRequest, Effect
 from doorward.core.errors import DoorwardError, InvalidPolicyError, InvalidRequestError
 from doorward.core.feed import Bundle, PolicyText
@@ -100,9 +100,12 @@ class Engine:
             raise InvalidRequestError(f"entities do not fit the schema: {reason.message}") from reason
         return world
 
-    def world(self, lookup: Lookup, limit: int) -> Loaded:
-        """Return the entities that `lookup` finds, each checked when it is first read."""
-        return World(lookup, self.schema, limit)
+    def world(self, lookup: Lookup, limit: int, *, kept: Kept | None = None) -> Loaded:
+        """Return the entities that `lookup` finds, each checked when it is first read.
+
+        Worlds of this engine that follow each other share `kept`: what has not changed is not read again.
+        """
+        return World(lookup, self.schema, limit, kept)
 
     def evaluate(self, request: AccessRequest, loaded: Loaded) -> Answer:
         """Return what the policies say of one request on these entities. No I/O; never raises on data."""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from doorward.cedar.tokens import Kind, Token, tokens
-from doorward.cedar.types import PRIMITIVES, EntityType, Field, RecordType, SetType, Type
+from doorward.cedar.types import PRIMITIVES, EntityType, Field, RecordType, SetType, Taker, Type
 from doorward.core.model import EntityUid
 
 _ESCAPE = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
@@ -25,6 +25,7 @@ class EntityRule(msgspec.Struct, frozen=True):
     attrs: RecordType
     above: frozenset[str]
     tags: Type | None
+    take: Taker
 
 
 class ActionRule(msgspec.Struct, frozen=True):
@@ -260,7 +261,7 @@ class _Resolver:
         if not isinstance(attrs, RecordType):
             raise ValueError(f"the attributes of {name} are no record")  # noqa: TRY004 -- a schema's mistake
         tags = None if declared.tags is None else self._type(declared.tags, declared.namespace)
-        return EntityRule(EntityType(name, declared.names), attrs, self._above(name), tags)
+        return EntityRule(EntityType(name, declared.names), attrs, self._above(name), tags, Taker(attrs))
 
     def _above(self, name: str) -> frozenset[str]:
         found: set[str] = set()

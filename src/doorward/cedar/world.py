@@ -16,9 +16,12 @@ _NONE: frozenset[EntityUid] = frozenset()
 
 
 class Node:
-    """One entity as the evaluator reads it; `as_principal` and `as_resource` are its signatures."""
+    """One entity as the evaluator reads it; `as_principal` and `as_resource` are its signatures.
 
-    __slots__ = ("ancestors", "as_principal", "as_resource", "attrs", "tags", "uid")
+    `entity` is what it was made of, None where it was read otherwise.
+    """
+
+    __slots__ = ("ancestors", "as_principal", "as_resource", "attrs", "entity", "tags", "uid")
 
     def __init__(
         self,
@@ -26,29 +29,56 @@ class Node:
         attrs: dict[str, Any],
         tags: dict[str, Any],
         ancestors: frozenset[EntityUid],
+        entity: Entity | None = None,
     ) -> None:
         """Keep what is known; the signatures are the index's to fill in."""
         self.uid = uid
         self.attrs = attrs
         self.tags = tags
         self.ancestors = ancestors
+        self.entity = entity
         self.as_principal: Any = None
         self.as_resource: Any = None
+
+
+# What worlds of one schema and one index share: a node is good for as long as its entity and all above it.
+Kept = dict[EntityUid, Node]
 
 
 class World:
     """Entities by name, made from `lookup` when first read and kept within a bound."""
 
-    __slots__ = ("_checked", "_limit", "_lookup", "_nodes", "_schema", "entities", "stands_on", "strangers")
+    __slots__ = (
+        "_above",
+        "_checked",
+        "_kept",
+        "_limit",
+        "_lookup",
+        "_nodes",
+        "_over",
+        "_schema",
+        "entities",
+        "stands_on",
+        "strangers",
+    )
 
-    def __init__(self, lookup: Lookup, schema: Schema | None = None, limit: int = 65_536) -> None:
-        """Read entities by `lookup`; keep at most `limit` of them ready."""
+    def __init__(
+        self, lookup: Lookup, schema: Schema | None = None, limit: int = 65_536, kept: Kept | None = None
+    ) -> None:
+        """Read entities by `lookup`; keep at most `limit` of them ready.
+
+        What the world before this one read is in `kept`, and is used again where it is still the same.
+        """
         self._lookup = lookup
         self._schema = schema
         self._limit = limit
+        self._kept: Kept = {} if kept is None else kept
         self._nodes: dict[EntityUid, Node | None] = {}
-        # What was found to fit the schema, with all above it.
+        # What was found to fit the schema, with all above it; and what lies above entities of equal parents.
         self._checked: set[EntityUid] = set()
+        self._above: dict[frozenset[EntityUid], frozenset[EntityUid]] = {}
+        # What entities that lie above others bring along: themselves and all above them.
+        self._over: dict[EntityUid, frozenset[EntityUid]] = {}
         self.strangers: dict[EntityUid, Node] = {}
         self.entities: Mapping[EntityUid, Entity] = _View(lookup)
         # The bundle's digest and the entities' version. Decisions on neither get no second look.
@@ -100,9 +130,44 @@ class World:
             return None
         if self._schema is None:
             raise InvalidRequestError("there is no schema to check entities against")
-        self._check_above(uid, self._schema)
-        attrs, tags = conforming(entity, entity.parents, self._schema)
-        return Node(uid, attrs, tags, ancestors(uid, self._parents))
+        above = self._ancestors(entity, self._schema)
+        kept = self._kept.get(uid)
+        if kept is None or kept.entity is not entity:
+            attrs, tags = conforming(entity, entity.parents, self._schema)
+            made = Node(uid, attrs, tags, above, entity)
+        elif kept.ancestors == above:
+            return kept
+        else:
+            # It fits the schema as it did before; what lies above it is new, and was checked.
+            made = Node(uid, kept.attrs, kept.tags, above, entity)
+        if len(self._kept) >= self._limit:
+            self._kept.clear()
+        self._kept[uid] = made
+        return made
+
+    def _ancestors(self, entity: Entity, schema: Schema) -> frozenset[EntityUid]:
+        """Return everything above an entity, checked; found once for all that have the same parents."""
+        above = self._above.get(entity.parents)
+        if above is None:
+            over = self._over
+            above = _NONE.union(*[over.get(uid) or self._climbed(uid, schema) for uid in entity.parents])
+            if len(self._above) >= self._limit:
+                self._above.clear()
+            self._above[entity.parents] = above
+        if entity.uid in above:
+            raise InvalidRequestError(f"`{entity.uid.cedar}` lies above itself")
+        return above
+
+    def _climbed(self, uid: EntityUid, schema: Schema) -> frozenset[EntityUid]:
+        """Return a parent and everything above it, once all of that was checked."""
+        entity = self._lookup(uid)
+        if entity is not None:
+            conforming(entity, entity.parents, schema)
+        self._check_above(uid, schema)
+        if len(self._over) >= self._limit:
+            self._over.clear()
+        self._over[uid] = found = ancestors(uid, self._parents) | {uid}
+        return found
 
     def _check_above(self, start: EntityUid, schema: Schema) -> None:
         """Check everything above an entity, once; raise InvalidRequestError for a circle or what breaks."""
@@ -187,15 +252,22 @@ def conforming(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return attributes and tags in the evaluator's form; raise InvalidRequestError if they do not fit."""
     rule = rule_of(entity.uid, above, schema)
-    attrs = types.taken(entity.attrs, rule.attrs, str(entity.uid))
+    attrs = rule.take(entity.attrs, entity.uid)
     if not entity.tags:
-        return attrs, {}
+        return attrs, _NO_TAGS
     if rule.tags is None:
         raise InvalidRequestError(f"{entity.uid} has tags the schema lacks")
-    tags = {
-        text_of(name): types.taken(value, rule.tags, str(entity.uid)) for name, value in entity.tags.items()
-    }
+    if rule.tags == types.STRING and all(map(_plain, entity.tags.values())) and all(map(_plain, entity.tags)):
+        return attrs, dict(entity.tags) if type(entity.tags) is not dict else entity.tags
+    tags = {text_of(name): types.taken(value, rule.tags, "a tag") for name, value in entity.tags.items()}
     return attrs, tags
+
+
+def _plain(text: object) -> bool:
+    return type(text) is str and text.isascii()
+
+
+_NO_TAGS: dict[str, Any] = {}
 
 
 def rule_of(uid: EntityUid, above: frozenset[EntityUid], schema: Schema) -> EntityRule:
@@ -203,9 +275,14 @@ def rule_of(uid: EntityUid, above: frozenset[EntityUid], schema: Schema) -> Enti
     rule = schema.entities.get(uid.type)
     if rule is None:
         raise InvalidRequestError(f"`{uid.cedar}` has a type the schema lacks")
-    types.taken(uid, rule.type, "an entity")
+    _named(uid, rule.type, "an entity")
     for parent in above:
         if parent.type not in rule.above:
             raise InvalidRequestError(f"{parent} cannot lie above {uid}")
-        types.taken(parent, schema.entities[parent.type].type, "an ancestor")
+        _named(parent, schema.entities[parent.type].type, "an ancestor")
     return rule
+
+
+def _named(uid: EntityUid, wanted: types.EntityType, where: str) -> None:
+    if not uid.id.isascii() if wanted.names is None else uid.id not in wanted.names:
+        types.taken(uid, wanted, where)

@@ -18,7 +18,7 @@ from doorward.cedar.env import Env
 from doorward.cedar.schema import Schema
 from doorward.cedar.scope import Rule
 from doorward.cedar.slices import Slice, Watch
-from doorward.cedar.world import Lookup, Node
+from doorward.cedar.world import Kept, Lookup, Node
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import InvalidRequestError, UnavailableError
@@ -48,14 +48,20 @@ _ANY_CONTEXT = Context(now=datetime.fromtimestamp(0, UTC))
 class Standpoint:
     """Answer questions on one bundle and one snapshot. Made by `DecisionPoint.pin`."""
 
-    def __init__(self, engine: Engine, bundle: Bundle, snapshot: Snapshot) -> None:
-        """Keep the versions; what is loaded for a question is kept for the next, within a bound."""
+    def __init__(
+        self, engine: Engine, bundle: Bundle, snapshot: Snapshot, *, kept: Kept | None = None
+    ) -> None:
+        """Keep the versions; what is loaded for a question is kept for the next, within a bound.
+
+        What standpoints of the same engine read is in `kept`, and is used again where it has not changed.
+        """
         self.snapshot = snapshot
         self.bundle = bundle
         self.bundle_digest = bundle.digest
         self.entities_version = f"v{snapshot.version}"
         self._engine = engine
-        self._world = engine.world(snapshot.lookup, _MAX_KNOWN)
+        self._nodes: Kept = {} if kept is None else kept
+        self._world = engine.world(snapshot.lookup, _MAX_KNOWN, kept=self._nodes)
         self._world.stands_on = (bundle.digest, snapshot.version)
         # Who is known and active, and what is known, as the engine reads them.
         self._actors: dict[EntityUid, Node] = {}
@@ -92,9 +98,8 @@ class Standpoint:
         refused = self._unknown(request)
         if refused is not None:
             return self._decision(Answer(Effect.DENY, (), (refused,)))
-        answer = self._engine.evaluate(request, self._world)
         self._keep(request)
-        return self._decision(answer)
+        return self._decision(self._engine.evaluate(request, self._world))
 
     def explain(self, request: AccessRequest, decision: Decision, caller: Caller | None) -> Decision:
         """Return a denial with `would_allow` and `advice`, within what the caller may be told.
@@ -143,7 +148,7 @@ class Standpoint:
         """Return this standpoint with more entities, for one question; its versions keep their names."""
         known = tuple(entity_to_json(entity) for entity in entities)
         delta = Delta(version=self.snapshot.version + 1, entities=known)
-        supposed = Standpoint(self._engine, self.bundle, self.snapshot.with_delta(delta))
+        supposed = Standpoint(self._engine, self.bundle, self.snapshot.with_delta(delta), kept=self._nodes)
         supposed.entities_version = self.entities_version
         supposed._world.stands_on = None  # nobody else knows these entities
         return supposed
@@ -159,6 +164,11 @@ class Standpoint:
             # Only deciding itself knows of measures.
             each = ((uid, msgspec.structs.replace(request, resource=uid)) for uid in resources)
             yield from (uid for uid, asked in each if self.decide(asked).allowed)
+            return
+        if self._engine.looks.measures:
+            # Some answers are held to more than the policies say: each is asked for by itself.
+            one_by_one = (msgspec.structs.replace(request, resource=uid) for uid in resources)
+            yield from (asked.resource for asked in one_by_one if self.decide(asked).allowed)
             return
         sieve = self._engine.sieve(request, self._world)
         if sieve is None:
@@ -315,6 +325,7 @@ class DecisionPoint:
         self._bundle: Bundle | None = None
         self._snapshot: Snapshot | None = None
         self._standpoint: Standpoint | None = None
+        self._nodes: Kept = {}
         self.changed = 0
         self.arrivals = Arrivals()
 
@@ -324,7 +335,7 @@ class DecisionPoint:
         engine.looks.watch = self._watch
         with self._lock:
             engine.restrict(self._measures)
-            self._engine, self._bundle = engine, bundle
+            self._engine, self._bundle, self._nodes = engine, bundle, {}
             self._move()
 
     def restrict(self, measures: Mapping[str, Measure]) -> None:
@@ -365,7 +376,7 @@ class DecisionPoint:
 
     def _move(self) -> None:
         if self._engine is not None and self._bundle is not None and self._snapshot is not None:
-            self._standpoint = Standpoint(self._engine, self._bundle, self._snapshot)
+            self._standpoint = Standpoint(self._engine, self._bundle, self._snapshot, kept=self._nodes)
         self.changed += 1
         self.arrivals.moved()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from doorward.core.model import Entity, EntityUid
@@ -23,22 +24,33 @@ if TYPE_CHECKING:
 
     Lookup = Callable[[EntityUid], Entity | None]
 
-_PROJECT: Final = EntityUid.of("Project", "").type
+PROJECT: Final = EntityUid.of("Project", "").type
 _ENVIRONMENT: Final = EntityUid.of("Environment", "").type
 # Full type names: these tests are on the path of every decision.
 _PRINCIPALS, _ASSETS, _GROUPING = (
     frozenset(EntityUid.of(kind, "").type for kind in kinds) for kinds in (PRINCIPALS, ASSETS, GROUPING)
 )
+_KINDS: Final = {EntityUid.of(kind, "").type: kind for kind in (*PRINCIPALS, *ASSETS)}
 
 
 def principal(raw: Entity, lookup: Lookup) -> Entity:
     """Return a principal with defaults, and with her projects' purposes beside her own."""
-    attrs: dict[str, Value] = {**DEFAULTS[raw.uid.kind], **raw.attrs}
+    attrs: dict[str, Value] = {**DEFAULTS[_KINDS[raw.uid.type]], **raw.attrs}
     if "purposes" in attrs:
         attrs["purposes"] = _purposes(attrs).union(
             *(_purposes(project.attrs) for project in _projects(raw, lookup))
         )
-    return Entity(raw.uid, attrs, raw.parents, raw.tags)
+    return _as_stated(raw, attrs, raw.parents, raw.tags)
+
+
+def _as_stated(
+    raw: Entity, attrs: Mapping[str, Value], parents: frozenset[EntityUid], tags: Mapping[str, str]
+) -> Entity:
+    """Return an entity that shares with what was stated all that is no different."""
+    same = attrs == raw.attrs
+    if same and parents == raw.parents and tags == raw.tags:
+        return raw
+    return Entity(raw.uid, raw.attrs if same else attrs, parents, tags)
 
 
 def registered_asset(raw: Entity, *, above: Entity | None, lowered: bool, lookup: Lookup) -> Entity:
@@ -47,18 +59,19 @@ def registered_asset(raw: Entity, *, above: Entity | None, lowered: bool, lookup
     What it states overrides what it inherits, but it is at least as sensitive as what covers it
     unless its owner lowered it on record.
     """
+    kind = _KINDS[raw.uid.type]
     inherited = {} if above is None else {k: v for k, v in above.attrs.items() if k not in OWN}
-    upstream = lookup(upstream_of(raw.uid))
-    attrs: dict[str, Value] = {**DEFAULTS[raw.uid.kind], **_placed(upstream), **inherited, **raw.attrs}
+    lies_in = upstream_of(raw.uid)
+    attrs: dict[str, Value] = {**DEFAULTS[kind], **_placed(lookup(lies_in)), **inherited, **raw.attrs}
     if above is not None and not lowered:
         attrs["sensitivity"] = max(sensitivity(attrs), sensitivity(above.attrs))
-    parents = {*raw.parents, upstream_of(raw.uid)}
+    parents = {*raw.parents, lies_in}
     if isinstance(place := attrs.get("environment"), EntityUid):
         parents.add(place)
     if above is not None:
-        parents |= {above.uid} if raw.uid.kind in NESTING else above.parents
+        parents |= {above.uid} if kind in NESTING else above.parents
     tags = {**above.tags, **raw.tags} if above is not None else raw.tags
-    return Entity(raw.uid, attrs, frozenset(parents), tags)
+    return _as_stated(raw, attrs, frozenset(parents), tags)
 
 
 def covered_asset(uid: EntityUid, above: Entity) -> Entity:
@@ -76,7 +89,12 @@ def names_above(uid: EntityUid) -> Iterator[EntityUid]:
 
 def upstream_of(asset: EntityUid) -> EntityUid:
     """Return the upstream an asset lies in: its name's first segment."""
-    return EntityUid.of("Upstream", asset.id.partition("/")[0])
+    return _upstream(asset.id.partition("/")[0])
+
+
+@lru_cache(maxsize=1024)
+def _upstream(name: str) -> EntityUid:
+    return EntityUid.of("Upstream", name)
 
 
 def sensitivity(attrs: Mapping[str, Value]) -> int:
@@ -102,7 +120,7 @@ def is_grouping(uid: EntityUid) -> bool:
 
 def _projects(raw: Entity, lookup: Lookup) -> Iterator[Entity]:
     for parent in raw.parents:
-        if parent.type == _PROJECT and (project := lookup(parent)) is not None:
+        if parent.type == PROJECT and (project := lookup(parent)) is not None:
             yield project
 
 

@@ -7,10 +7,11 @@ one shard of about a hundred entries, so that its cost grows with the square roo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
+T = TypeVar("T")
 
 _SHARD = 64
 # Shards may grow to this multiple of their size before all is dealt out anew.
@@ -64,6 +65,16 @@ class Shards(Mapping[K, V], Generic[K, V]):
     def __getitem__(self, key: K) -> V:
         """Return the value of a key; raise KeyError."""
         return self.parts[hash(key) & self._mask][key]
+
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+
+    @overload
+    def get(self, key: K, /, default: V | T) -> V | T: ...
+
+    def get(self, key: K, /, default: Any = None) -> Any:
+        """Return the value of a key, or `default`."""
+        return self.parts[hash(key) & self._mask].get(key, default)
 
     def __contains__(self, key: object) -> bool:
         """Return whether a key is there."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from operator import is_
 from typing import Any, TypeVar
 
 from doorward.core.errors import ConflictError
@@ -17,14 +18,18 @@ from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord, S
 from doorward.core.model import Entity, EntityUid, Value
 from doorward.core.values import entity_from_json, entity_to_json, uid_from_json
 from doorward.directory import effective
+from doorward.directory.interning import Names
 from doorward.directory.key_table import KeyTable
-from doorward.directory.names import lineage
+from doorward.directory.names import SEPARATOR, is_canonical, lineage
 from doorward.directory.shards import Shards
 from doorward.directory.vocabulary import CONTROLS, ENVIRONMENTS
 from doorward.directory.zones import ZoneMap
 
 K = TypeVar("K")
 V = TypeVar("V")
+# What holds of an entity, then all that it was made of: good for as long as these are the very same.
+Made = dict[EntityUid, tuple[Any, ...]]
+_FEW = 1024
 
 _DEVICE = EntityUid.of("Device", "").type
 
@@ -41,12 +46,15 @@ class Snapshot:
 
     __slots__ = (
         "_certificates",
+        "_covering",
         "_effective",
         "_entities",
         "_identities",
         "_jwks",
         "_keys",
         "_lowered",
+        "_made",
+        "_names",
         "_owned",
         "_revoked",
         "_sign_outs",
@@ -67,8 +75,10 @@ class Snapshot:
         jwks: dict[str, Any],
         lowered: frozenset[str],
         sign_outs: Shards[EntityUid, SignOut],
+        names: Names,
+        made: Made | None = None,
     ) -> None:
-        """Keep the tables; the caller never touches them again."""
+        """Keep the tables; nobody writes to them again, but to `names` and `made`, which versions share."""
         self.version = version
         self._entities, self._keys = entities, keys
         self._identities, self._certificates = identities, certificates
@@ -76,14 +86,21 @@ class Snapshot:
         self._sign_outs = sign_outs
         # Filled as asked; bounded by the number of registered entities.
         self._effective: dict[EntityUid, Entity] = {}
+        # What the version before worked out, each with what it was made of.
+        self._made: Made = {} if made is None else made
+        self._names = names
+        # By type and name of a folder: what its objects are covered by.
+        self._covering: dict[tuple[str, str], Entity | None] = {}
         self._owned: dict[EntityUid, tuple[EntityUid, ...]] | None = None
 
     @classmethod
     def of(cls, known: Known) -> Snapshot:
         """Build a snapshot from what the control process sends first."""
+        names = Names()
+        stated = (names.entity(entity_from_json(document)) for document in known.entities)
         return cls(
             version=known.version,
-            entities=Shards.of({e.uid: e for e in map(entity_from_json, known.entities)}),
+            entities=Shards.of({entity.uid: entity for entity in stated}),
             keys=KeyTable.of(known.keys),
             identities=Shards.of({(link.issuer, link.subject): link.principal for link in known.identities}),
             certificates=Shards.of({c.fingerprint: c for c in known.certificates}),
@@ -92,6 +109,7 @@ class Snapshot:
             jwks=known.issuer_jwks,
             lowered=frozenset(known.lowered),
             sign_outs=Shards.of({out.principal: out for out in known.sign_outs}),
+            names=names,
         )
 
     def with_delta(self, delta: Delta) -> Snapshot:
@@ -101,7 +119,8 @@ class Snapshot:
                 f"version {delta.version} does not follow version {self.version}",
                 hint="Ask for the whole state again.",
             )
-        entities = {e.uid: e for e in map(entity_from_json, delta.entities)}
+        stated = (self._names.entity(entity_from_json(document)) for document in delta.entities)
+        entities = {entity.uid: entity for entity in stated}
         removed = [uid_from_json(uid) for uid in delta.entities_removed]
         links = {(link.issuer, link.subject): link.principal for link in delta.identities}
         certificates = {c.fingerprint: c for c in delta.certificates}
@@ -116,6 +135,8 @@ class Snapshot:
             jwks=self._jwks,
             lowered=self._lowered if delta.lowered is None else frozenset(delta.lowered),
             sign_outs=self._sign_outs.changed({out.principal: out for out in delta.sign_outs}, ()),
+            names=self._names,
+            made=self._made,
         )
 
     @property
@@ -174,7 +195,7 @@ class Snapshot:
         raw = self._entities.get(uid)
         if raw is None:
             return _CONSTANT.get(uid) or self._key_entity(uid)
-        self._effective[uid] = found = self._make_effective(raw)
+        self._effective[uid] = found = self._worked_out(raw)
         return found
 
     def resolve(self, uid: EntityUid) -> Entity | None:
@@ -183,11 +204,9 @@ class Snapshot:
         Only assets are covered, by path segment and by an ancestor of their own kind. None means
         unknown, which is denied.
         """
-        found = self._effective.get(uid)
-        if found is not None:
+        found = self.entity(uid)
+        if found is not None or not effective.is_asset(uid):
             return found
-        if uid in self._entities or not effective.is_asset(uid):
-            return self.entity(uid)
         above = self._nearest_above(uid)
         return None if above is None else effective.covered_asset(uid, above)
 
@@ -305,6 +324,31 @@ class Snapshot:
 
     # Inside
 
+    def _worked_out(self, raw: Entity) -> Entity:
+        """Return what holds of an entity: what the version before found, if it was made of the very same."""
+        parts = self._parts(raw)
+        kept = self._made.get(raw.uid)
+        if kept is not None and len(kept) == len(parts) + 1 and all(map(is_, kept[1:], parts)):
+            known: Entity = kept[0]
+            return known
+        found = self._make_effective(raw)
+        parents = self._names.parents(found.parents)
+        if parents is not found.parents:
+            found = Entity(found.uid, found.attrs, parents, found.tags)
+        if len(self._made) > 2 * len(self._entities) + _FEW:
+            self._made.clear()
+        self._made[raw.uid] = found, *parts
+        return found
+
+    def _parts(self, raw: Entity) -> tuple[object, ...]:
+        """Return all that `_make_effective` reads."""
+        if effective.is_principal(raw.uid):
+            return raw, *[self._entities.get(uid) for uid in raw.parents if uid.type == effective.PROJECT]
+        if effective.is_asset(raw.uid):
+            upstream = self._entities.get(effective.upstream_of(raw.uid))
+            return raw, upstream, self._nearest_above(raw.uid), self._is_lowered(raw.uid)
+        return (raw,)
+
     def _make_effective(self, raw: Entity) -> Entity:
         if effective.is_principal(raw.uid):
             return effective.principal(raw, self._entities.get)
@@ -312,15 +356,31 @@ class Snapshot:
             return effective.registered_asset(
                 raw,
                 above=self._nearest_above(raw.uid),
-                lowered=str(raw.uid) in self._lowered,
+                lowered=self._is_lowered(raw.uid),
                 lookup=self._entities.get,
             )
         # A project's purposes reach its members; the entity itself has no such attribute.
         attrs = {k: v for k, v in raw.attrs.items() if (raw.uid.kind, k) != ("Project", "purposes")}
         return Entity(raw.uid, attrs, raw.parents, raw.tags)
 
+    def _is_lowered(self, uid: EntityUid) -> bool:
+        return bool(self._lowered) and str(uid) in self._lowered
+
     def _nearest_above(self, uid: EntityUid) -> Entity | None:
-        for name in effective.names_above(uid):
+        """Return what covers a name, itself not counted; found once for all that lie in one folder."""
+        folder, _, last = uid.id.rpartition(SEPARATOR)
+        # With nothing after the last separator, or two readings, the whole name has its say.
+        if not last.isprintable() or not is_canonical(last) or folder.endswith(SEPARATOR):
+            return self._registered(effective.names_above(uid))
+        key = (uid.type, folder)
+        if key not in self._covering:
+            if len(self._covering) > len(self._entities) + _FEW:
+                self._covering.clear()
+            self._covering[key] = self._registered(EntityUid(uid.type, name) for name in lineage(folder))
+        return self._covering[key]
+
+    def _registered(self, names: Iterable[EntityUid]) -> Entity | None:
+        for name in names:
             if name in self._entities:
                 return self.entity(name)
         return None

@@ -17,7 +17,8 @@ from doorward.core.context import Context, DeviceContext, SessionContext
 from doorward.core.decision import AccessRequest
 from doorward.core.feed import Bundle, PolicyText
 from doorward.core.model import Action, Entity, EntityUid
-from doorward.decisions.point import Standpoint
+from doorward.core.shadow import Measure
+from doorward.decisions.point import DecisionPoint, Standpoint
 from doorward.directory.org import offline_snapshot, parse
 from doorward.directory.snapshot import Snapshot
 from doorward.policies.workspace import packaged_schema
@@ -191,3 +192,20 @@ def test_conditions_asked_often_are_generated(
     assert found == [
         uid for uid in datasets if standpoint.decide(msgspec.structs.replace(asked, resource=uid)).allowed
     ]
+
+
+def test_a_list_is_decided_one_by_one_where_a_measure_is_in_force(many: Snapshot) -> None:
+    bundle = unchecked("permit (principal, action, resource);")
+    point = DecisionPoint()
+    point.publish(bundle)
+    point.advance(many)
+    asked = AccessRequest(
+        EntityUid.of("User", "dana"), Action.READ.uid, EntityUid.of("Dataset", "store/d1"), Context(now=NOW)
+    )
+    assert [*point.pin().among(asked, [asked.resource])] == [asked.resource]
+    engine = Engine.of(bundle)
+    loaded = engine.world(many.lookup, 100)
+    slice_ = engine.meet(asked.principal, asked.action, asked.resource, loaded)[2]
+    point.restrict({engine.looks.named(slice_).name: Measure.DENY})
+    assert not point.pin().decide(asked).allowed
+    assert [*point.pin().among(asked, [asked.resource])] == []
