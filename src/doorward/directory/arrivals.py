@@ -45,10 +45,12 @@ def settle(
         attrs["active"] = True
     elif principal.kind != "User":
         attrs = {}
+    before = directory.registry.stated(principal).get(arrival.source)
     said = Statement(
         uid=principal,
         source=arrival.source,
-        seen=now,
+        # An older word never replaces a newer one: this one is as new as the one that made her.
+        seen=now if before is None else max(now, before.seen),
         attrs=attrs,
         parents=_groups(arrival, directory.registry),
         max_age=arrival.max_age,

@@ -163,3 +163,12 @@ def test_nothing_said_anew_is_no_new_word(directory: Directory, clock: ManualClo
     clock.advance(timedelta(seconds=10).total_seconds())
     arrive(directory, clock, groups=("fraud",))
     assert directory.snapshot.entity(DANA) == before
+
+
+def test_a_newcomer_has_her_groups_although_time_passed_while_she_was_made(
+    directory: Directory, clock: ManualClock
+) -> None:
+    told = Arrival(issuer=IDP, subject="00u9", groups=("fraud",), name="nina", provision=True, max_age=100.0)
+    made = settle(directory, told, now=clock.now() - timedelta(seconds=1), object_to=no_objection)
+    assert made is not None
+    assert groups(directory, made) == {"fraud"}
