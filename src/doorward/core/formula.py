@@ -116,7 +116,10 @@ def both(parts: Iterable[Formula]) -> Formula:
             return False
         inner = part.parts if isinstance(part, Both) else (part,)
         kept |= dict.fromkeys(one for one in inner if one is not True)
-    return True if not kept else next(iter(kept)) if len(kept) == 1 else Both(tuple(kept))
+    # What holds of an attribute says that it is there.
+    told = {filters.Has(field) for one in kept if (field := _told(one)) is not None}
+    left = tuple(one for one in kept if not (isinstance(one, Literal) and one.positive and one.leaf in told))
+    return True if not left else left[0] if len(left) == 1 else Both(left)
 
 
 def either(parts: Iterable[Formula]) -> Formula:
@@ -167,6 +170,13 @@ def satisfied(one: Formula, resource: Entity, above: frozenset[EntityUid]) -> bo
         case Either(parts):
             return any(satisfied(part, resource, above) for part in parts)
     return one
+
+
+def _told(one: Formula) -> str | None:
+    """Return the attribute that a literal tells something of, where it holds."""
+    if not isinstance(one, Literal) or not one.positive or isinstance(one.leaf, filters.Has):
+        return None
+    return getattr(one.leaf, "field", None)
 
 
 def leaves(one: Formula) -> int:

@@ -179,6 +179,19 @@ class Standpoint:
             if node is not None and allows(node):
                 yield uid
 
+    def regions(
+        self,
+        request: AccessRequest,
+        within: str,
+        *,
+        uid_of: Callable[[str], EntityUid],
+        also: Iterable[str] = (),
+    ) -> tuple[tuple[str, bool | None], ...] | None:
+        """Return the verdicts on what lies under a name, by name (`decisions.regions`)."""
+        from doorward.decisions.regions import regions  # noqa: PLC0415 -- it rests on this module
+
+        return regions(request, self, within, uid_of=uid_of, also=also)
+
     def _target(self, uid: EntityUid) -> Node | None:
         """Return a known resource as the engine reads it; None for one that no request is allowed on."""
         if self.snapshot.resolve(uid) is None:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-import msgspec
-
 from doorward.cedar import scope
 from doorward.cedar.closures import chain
 from doorward.cedar.data import Fault
@@ -22,8 +20,8 @@ from doorward.core.decision import AccessRequest
 from doorward.core.errors import DoorwardError
 from doorward.core.feed import PolicyText
 from doorward.core.filters import Comparison, Filter, Residual
-from doorward.core.model import Entity, EntityUid, Value
-from doorward.decisions.filtering import Test, conjunction, disjunction, negation, verdict_of
+from doorward.core.model import EntityUid, Value
+from doorward.decisions.filtering import conjunction, disjunction, negation
 from doorward.decisions.point import Standpoint
 from doorward.decisions.schema_actions import actions_of, groups_of
 from doorward.directory import effective
@@ -36,7 +34,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class Allowed:
-    """Tell which resources one question allows; `residual` is the tree, `among` applies it.
+    """Tell which resources one question allows: `residual` is the tree, `verdict` applies it.
 
     `rules` are the policies that speak of the question, each with what is left of it.
     `fits` is False where the question fits no action of the schema: then every answer is a denial, and
@@ -48,8 +46,6 @@ class Allowed:
     ) -> None:
         """Evaluate everything that does not depend on the resource; the request's own is not read."""
         self._request, self._standpoint = request, standpoint
-        self._verdicts: dict[str, Test] = {}
-        self._above: dict[frozenset[EntityUid], frozenset[EntityUid]] = {}
         bundle = standpoint.bundle
         applies = actions_of(bundle.schema).get(request.action)
         fits = applies is not None and request.principal.type in applies.principals
@@ -70,42 +66,20 @@ class Allowed:
             forbids=tuple(one for policy, one in self.rules if policy.effect != "permit"),
         )
 
-    def among(self, resources: Iterable[EntityUid]) -> Iterator[EntityUid]:
-        """Yield those that are allowed: by the filter where it can tell, else decided one by one."""
+    def verdict(self, uid: EntityUid, *, residual: Residual | None = None) -> bool | None:
+        """Return what the policies, or another residual, say of a known resource; None: decide it."""
         if self._standpoint.refused(self._request) is not None:
-            return
-        for uid in resources:
-            entity = self._standpoint.snapshot.resolve(uid)
-            verdict = None if entity is None else self.verdict(entity)
-            if verdict is None:
-                asked = msgspec.structs.replace(self._request, resource=uid)
-                verdict = self._standpoint.decide(asked).allowed
-            if verdict:
-                yield uid
-
-    def verdict(self, entity: Entity) -> bool | None:
-        """Return what the policies say of a known resource, None where it must be decided by itself."""
-        uid = entity.uid
+            return False
+        entity = self._standpoint.snapshot.resolve(uid)
         # Entities of an installation's own types were not checked against the schema when stated.
         trusted = self.fits and effective.is_principal(self._request.principal) and effective.is_asset(uid)
-        if not trusted or uid.type not in self.types:
+        if entity is None or not trusted or uid.type not in self.types:
             return None
-        return self._verdict(uid.type)(entity, self._ancestors(entity))
-
-    def _verdict(self, kind: str) -> Test:
-        found = self._verdicts.get(kind)
-        if found is None:
-            found = self._verdicts[kind] = verdict_of(self.residual, kind)
-        return found
-
-    def _ancestors(self, resource: Entity) -> frozenset[EntityUid]:
-        found = self._above.get(resource.parents)
-        if found is None:
-            closure = self._standpoint.snapshot.closure(resource.parents)
-            parents = {uid: entity.parents for uid, entity in closure.items()}
-            found = resource.parents.union(*(scope.ancestors(parents, uid) for uid in resource.parents))
-            self._above[resource.parents] = found
-        return found
+        try:
+            above = self._standpoint.world().above(uid)
+        except DoorwardError:
+            return None
+        return (self.residual if residual is None else residual).verdict(entity, above)
 
     def _rules(self, policies: Iterable[PolicyText]) -> Iterator[tuple[PolicyText, Filter]]:
         for policy in policies:

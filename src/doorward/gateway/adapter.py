@@ -14,6 +14,7 @@ from doorward.core.identity import Caller
 from doorward.core.model import Action, EntityUid
 from doorward.core.obligation import AnyObligation, Obligation
 from doorward.core.wire import Answer, Request, UpstreamClient
+from doorward.gateway.prefixes import Place, Prefixes
 from doorward.settings import UpstreamSettings
 
 
@@ -87,6 +88,7 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True):
     record: the adapter sets `tokens_in`, `tokens_out`, `redactions`, `shown`, `hidden`.
     `foresees(ask)` decides another ask of the same caller on the pinned snapshot, unrecorded: the
     obligations it would carry, or None for a deny (an ETag shown by HEAD must fit a later read).
+    `outlook(place)` says by prefix what the caller may view: what it denies need not be read.
     """
 
     request: Request
@@ -97,6 +99,7 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True):
     sees: Callable[[EntityUid], bool]
     outcome: dict[str, int]
     foresees: Callable[[Ask], tuple[AnyObligation, ...] | None] | None = None
+    outlook: Callable[[Place], Prefixes | None] | None = None
 
 
 class Adapter(Protocol):

@@ -22,10 +22,11 @@ from doorward.gateway.body import BoundedBody, WatchedBody
 from doorward.gateway.circumstances import PURPOSE_HEADER, purpose_of
 from doorward.gateway.faults import UnreachableError, origin_of
 from doorward.gateway.headers import downward
-from doorward.gateway.judgement import judge, sees
+from doorward.gateway.judgement import judge, outlook, sees
 from doorward.gateway.obligations import unmet_step_up
 from doorward.gateway.passage import Passage
 from doorward.gateway.ports import Authenticates, Standpoint
+from doorward.gateway.prefixes import Place, Prefixes
 from doorward.gateway.recording import outcome_record
 from doorward.gateway.refusal import of_error, refusal
 from doorward.gateway.streams import OpenAnswer, OpenAnswers
@@ -124,11 +125,16 @@ class Forwarding:
             sees=partial(self._sees, visit),
             outcome=visit.outcome,
             foresees=partial(self._foresees, visit),
+            outlook=partial(self._outlook, visit),
         )
 
     def _sees(self, visit: Visit, uid: EntityUid) -> bool:
         standpoint, circumstances, _ = decided_on(visit)
         return sees(standpoint, uid, circumstances=circumstances, now=self._clock.now())
+
+    def _outlook(self, visit: Visit, place: Place) -> Prefixes | None:
+        standpoint, circumstances, _ = decided_on(visit)
+        return outlook(standpoint, place, circumstances=circumstances, now=self._clock.now())
 
     def _foresees(self, visit: Visit, ask: Ask) -> tuple[AnyObligation, ...] | None:
         standpoint, circumstances, _ = decided_on(visit)

@@ -16,6 +16,7 @@ from doorward.gateway.adapter import Ask
 from doorward.gateway.circumstances import Circumstances, context_of
 from doorward.gateway.faults import origin_of
 from doorward.gateway.ports import Standpoint
+from doorward.gateway.prefixes import Place, Prefixes
 
 # Stands in `determining` where a credential's own bounds deny.
 CREDENTIAL_BOUNDS = "credential:bounds"
@@ -83,6 +84,33 @@ def sees(standpoint: Standpoint, uid: EntityUid, *, circumstances: Circumstances
 def within_bounds(caller: Caller, ask: Ask) -> bool:
     """Return whether a credential may be used for an ask: its own upper bound, whatever policies allow."""
     return all(bounds.permits(ask.action.value, ask.resource) for bounds in caller.bounds)
+
+
+def outlook(
+    standpoint: Standpoint, place: Place, *, circumstances: Circumstances, now: datetime
+) -> Prefixes | None:
+    """Return what may be viewed under a name, by prefix; None where nothing is said of it.
+
+    It spares reading what nobody here may see. It shows nothing: each name shown is decided by `sees`.
+    """
+    try:
+        return Prefixes.of(
+            standpoint.regions(
+                AccessRequest(
+                    principal,
+                    Action.VIEW.uid,
+                    place.uid_of(place.name),
+                    context_of(circumstances, principal=principal, world=standpoint.snapshot, now=now),
+                ),
+                place.name,
+                uid_of=place.uid_of,
+                also=place.also,
+            )
+            for principal in principals_of(circumstances)
+        )
+    except Exception as error:  # noqa: BLE001 -- without an outlook every name is read and decided
+        _log.error("outlook_failed", error=origin_of(error))
+        return None
 
 
 def _decide(standpoint: Standpoint, request: AccessRequest, *, within: bool) -> Judged:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from doorward.core.decision import AccessRequest, Decision
@@ -54,6 +55,16 @@ class Standpoint(Protocol):
 
     def visible(self, principal: EntityUid, resource: EntityUid) -> bool:
         """Return whether a resource may exist for a principal."""
+
+    def regions(
+        self,
+        request: AccessRequest,
+        within: str,
+        *,
+        uid_of: Callable[[str], EntityUid],
+        also: Iterable[str] = (),
+    ) -> tuple[tuple[str, bool | None], ...] | None:
+        """Return the verdicts on what lies under a name, by name; None where they are too many."""
 
     def inputs(self, request: AccessRequest) -> str:
         """Return the sha256 of everything the decision reads."""

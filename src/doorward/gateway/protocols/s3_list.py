@@ -16,6 +16,7 @@ import msgspec
 from doorward.core.errors import InvalidRequestError, UnavailableError
 from doorward.core.wire import Answer, UpstreamAnswer, UpstreamClient
 from doorward.gateway.adapter import Permit
+from doorward.gateway.prefixes import Prefixes
 from doorward.gateway.protocols.s3_errors import upstream_error
 from doorward.gateway.protocols.s3_names import S3Detail
 from doorward.gateway.protocols.s3_route import check_key
@@ -31,6 +32,8 @@ _MOST_PAGES = 100
 _FEW = 20
 # So many names are decided before other requests get their turn.
 _TURN = 50
+# No key sorts behind it.
+_LAST = "\U0010ffff"
 _FIELDS = ("LastModified", "ETag", "Size", "StorageClass")
 
 
@@ -58,6 +61,31 @@ class _UpstreamSaidError(Exception):
     def __init__(self, answer: UpstreamAnswer) -> None:
         super().__init__(answer.status)
         self.answer = answer
+
+
+class _Skip:
+    """Finds how far a list may go on without reading; asked for only when there is a further page."""
+
+    def __init__(self, permit: Permit, detail: S3Detail) -> None:
+        self._permit, self._detail = permit, detail
+        self._prefixes: Prefixes | None = None
+        self._asked = False
+
+    def beyond(self, key: str) -> str | None:
+        """Return where to go on behind everything under the widest denied prefix a key lies in."""
+        if not self._asked:
+            self._asked = True
+            place = self._detail.names.place(self._detail.call.bucket)
+            self._prefixes = None if self._permit.outlook is None else self._permit.outlook(place)
+        if self._prefixes is None:
+            return None
+        bucket, steps = f"{self._detail.names.settings.name}/{self._detail.call.bucket}", key.split("/")[:-1]
+        for count in range(len(steps) + 1):
+            prefix = "/".join(steps[:count])
+            if self._prefixes.throughout(f"{bucket}/{prefix}".removesuffix("/")) is False:
+                beyond = f"{prefix}/{_LAST}".removeprefix("/")
+                return beyond if beyond > key else None
+        return None
 
 
 class Lister:
@@ -99,7 +127,8 @@ class Lister:
         visible: list[Entry] = []
         hidden = 0
         try:
-            async with aclosing(self._entries(detail, client, span)) as entries:
+            skip = _Skip(permit, detail)
+            async with aclosing(self._entries(detail, client, span, skip=skip)) as entries:
                 async for entry in entries:
                     if await self._shows(permit, detail, client, entry):
                         visible.append(entry)
@@ -120,9 +149,18 @@ class Lister:
         return xml_answer(_OK, body, {"x-amz-request-id": request_id})
 
     async def _entries(
-        self, detail: S3Detail, client: UpstreamClient, span: _Span, *, first: int = _PAGE
+        self,
+        detail: S3Detail,
+        client: UpstreamClient,
+        span: _Span,
+        *,
+        first: int = _PAGE,
+        skip: _Skip | None = None,
     ) -> AsyncGenerator[Entry, None]:
-        """Yield the upstream's entries behind the span's start, in order; `first` sizes the first page."""
+        """Yield the upstream's entries behind the span's start, in order; `first` sizes the first page.
+
+        With `skip`, pages that lie wholly under a prefix the caller may not view are not read.
+        """
         token, after, size = "", span.start, first
         for _ in range(_MOST_PAGES):
             query = {"list-type": "2", "encoding-type": "url", "max-keys": str(size)}
@@ -143,6 +181,8 @@ class Lister:
             if not page.truncated:
                 return
             token, after, size = page.token, max((e.name for e in page.entries), default=after), _PAGE
+            if skip is not None and (beyond := skip.beyond(after)) is not None:
+                token, after = "", beyond
         raise UnavailableError("the list is too long to be filtered", hint="Ask for a narrower prefix.")
 
     async def _shows(self, permit: Permit, detail: S3Detail, client: UpstreamClient, entry: Entry) -> bool:

@@ -6,6 +6,7 @@ import msgspec
 
 from doorward.core.model import Action, EntityUid
 from doorward.gateway.adapter import Ask, Catalogue
+from doorward.gateway.prefixes import Place
 from doorward.gateway.protocols.s3_route import LISTING, WRITING, S3Call
 from doorward.settings import UpstreamSettings
 
@@ -25,9 +26,18 @@ class Names(msgspec.Struct, frozen=True):
         covering = self.catalogue.covering(name, _KINDS)
         declared = "" if covering is None else covering.id
         kind = "Dataset" if covering is None else covering.kind
-        weights = [f"{self.settings.name}/{p.strip('/')}" for p in self.settings.weights_prefixes]
-        longest = max((p for p in weights if (name + "/").startswith(p + "/")), key=len, default="")
+        longest = max((p for p in self.weights if (name + "/").startswith(p + "/")), key=len, default="")
         return EntityUid.of("Model" if len(longest) > len(declared) else kind, name)
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Return the names under which objects are models, whatever is declared above them."""
+        return tuple(f"{self.settings.name}/{p.strip('/')}" for p in self.settings.weights_prefixes)
+
+    def place(self, bucket: str) -> Place:
+        """Return a bucket as a place of names."""
+        whole = f"{self.settings.name}/{bucket}"
+        return Place(whole, lambda name: self.of(bucket, name[len(whole) + 1 :]), self.weights)
 
     def under(self, bucket: str, prefix: str) -> EntityUid:
         """Return the asset that a listing of `prefix` looks into: its whole segments."""
