@@ -1,4 +1,4 @@
-"""Faults planted in the evaluator of a running installation, to see that the shadow check finds them.
+"""Faults planted in a running installation, to see that what stands behind them holds.
 
 Python runs a `sitecustomize` module at its start where it finds one: `planted` writes one that puts a
 fault into every process of the installation, the shadow check's own included, as a real mistake would.
@@ -38,6 +38,18 @@ made = index.Index.rules
 def rules(self, *key):
     return [rule for rule in made(self, *key) if not rule.forbid]
 index.Index.rules = rules
+"""
+# Admission: every policy that can be parsed counts as valid.
+ADMISSION = """
+from doorward.cedar import admission
+made = admission.ask
+def ask(question):
+    answer = made(question)
+    for file in answer.get("files", ()):
+        for policy in file["policies"]:
+            policy["invalid"] = []
+    return answer
+admission.ask = ask
 """
 
 

@@ -94,15 +94,15 @@ class ShadowLink:
                 loop.call_soon_threadsafe(self._more.set)
 
         self._samples.on_more = wake
-        wait, told = _FIRST_WAIT, ""
+        wait = _FIRST_WAIT
         try:
             while True:
                 try:
                     await self._follow()
                 except (OSError, EOFError, ValueError, UnavailableError) as reason:
-                    if self._connected or (told and told != type(reason).__name__):
-                        _log.warning("shadow_check_lost", reason=str(reason) or type(reason).__name__)
-                    told = type(reason).__name__
+                    # No fault of ours, and the ordinary end of an installation; /readyz and a metric tell.
+                    if self._connected:
+                        _log.info("shadow_check_lost", reason=str(reason) or type(reason).__name__)
                 wait = _FIRST_WAIT if self._connected else min(wait * 2, _LONGEST_WAIT)
                 self._connected = False
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads reconnects
