@@ -18,6 +18,7 @@ import structlog
 
 from doorward.audit import canonical
 from doorward.audit.disk import Disk
+from doorward.audit.draft import Draft
 from doorward.audit.head import Head, read_head, write_head
 from doorward.core.errors import AuditBrokenError, ConflictError
 
@@ -78,13 +79,13 @@ class Segments:
             self._file = self._disk.open(self._directory / segment_name(self.seq + 1), fresh=True)
         return findings
 
-    def append(self, documents: Sequence[dict[str, Any]]) -> None:
+    def append(self, drafts: Sequence[Draft]) -> None:
         """Chain, write and sync a batch: all of it is durable on return, none of it counts on OSError."""
         self.repair()
         seq, head, lines = self.seq, self.head, []
-        for document in documents:
+        for draft in drafts:
             seq += 1
-            line, head = canonical.sealed(document, seq=seq, writer=self._writer, previous=head)
+            line, head = draft.sealed(seq=seq, writer=self._writer, previous=head)
             lines.append(line)
         data = b"".join(lines)
         if self._size and self._size + len(data) > self._segment_bytes:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import msgspec
 import structlog
 
-from doorward.audit.canonical import plain
 from doorward.audit.disk import Disk
+from doorward.audit.draft import Draft
 from doorward.audit.head import rfc3339
 from doorward.audit.segments import Segments
 from doorward.core.clock import Clock
@@ -38,7 +37,7 @@ _log = structlog.get_logger()
 class _Entry:
     """One queued record; `waiter` is None when nobody waits for it."""
 
-    document: dict[str, Any]
+    draft: Draft
     waiter: asyncio.Future[None] | None
 
 
@@ -136,7 +135,7 @@ class AuditWriter:
         """Return once the record is on disk; raise AuditUnavailableError otherwise."""
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
-        entry = _Entry(_document(record), waiter)
+        entry = _Entry(Draft(record), waiter)
         with self._ready:
             if self._closed:
                 raise AuditUnavailableError("the audit log is closed")
@@ -166,7 +165,7 @@ class AuditWriter:
     def write_soon(self, record: Record) -> None:
         """Queue a record nobody waits for; when the queue is full it is dropped and counted."""
         try:
-            entry = _Entry(_document(record), None)
+            entry = _Entry(Draft(record), None)
         except AuditUnavailableError:
             self._lost += 1
             return
@@ -184,7 +183,7 @@ class AuditWriter:
 
     # What follows runs in the writing thread.
 
-    def _begin(self, notes: list[dict[str, Any]]) -> None:
+    def _begin(self, notes: list[Draft]) -> None:
         self._segments.begin(rfc3339(self._clock.now()))
         # The notes before the new head: until they are durable, the old one is evidence of what they say.
         self._segments.append(notes)
@@ -212,7 +211,7 @@ class AuditWriter:
 
     def _commit(self, batch: list[_Entry]) -> None:
         try:
-            self._segments.append([entry.document for entry in batch])
+            self._segments.append([entry.draft for entry in batch])
         except Exception as reason:  # noqa: BLE001 -- whatever went wrong, nothing may be claimed durable
             self._refuse(batch, reason)
             return
@@ -277,7 +276,7 @@ class AuditWriter:
                 if failure is None:
                     self._note_soon(
                         "unclaimed", "became durable after its request was refused or had gone",
-                        {"record": entry.document["id"], "request": entry.document["request_id"]},
+                        {"record": entry.draft.id, "request": entry.draft.request_id},
                     )  # fmt: skip
             elif failure is None:
                 waiter.set_result(None)
@@ -296,20 +295,11 @@ class AuditWriter:
                 self._unawaited.append(_Entry(self._note(event, detail, facts), None))
                 self._ready.notify()
 
-    def _note(self, event: str, detail: str, facts: dict[str, Any]) -> dict[str, Any]:
+    def _note(self, event: str, detail: str, facts: dict[str, Any]) -> Draft:
         time_now = rfc3339(self._clock.now())
-        return _document(
+        return Draft(
             LogRecord(
                 id=self._ids.new(), kind="log", time=time_now, request_id="",
                 event=event, detail=detail, facts=facts,
             )
         )  # fmt: skip
-
-
-def _document(record: Record) -> dict[str, Any]:
-    """Freeze a record as plain data now: what the caller changes later is not what happened."""
-    try:
-        document: dict[str, Any] = plain(msgspec.to_builtins(record))
-    except RecursionError as reason:
-        raise AuditUnavailableError("the record is nested too deeply to be written") from reason
-    return document

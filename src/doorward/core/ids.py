@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,18 +12,35 @@ if TYPE_CHECKING:
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RANDOM_BITS = 80
+_POOLED = 320
 # Two characters at a time: 13 look-ups write an id.
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 _SHIFTS = range(120, -1, -10)
 
 
+class _Pool:
+    """Random bits of the operating system, asked for many at a time; a forked child asks for its own."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._process = 0
+
+    def bits(self, count: int) -> int:
+        size = (count + 7) // 8
+        process = os.getpid()
+        if len(self._held) < size or process != self._process:
+            self._held, self._process = os.urandom(_POOLED), process
+        taken, self._held = self._held[:size], self._held[size:]
+        return int.from_bytes(taken, "big") >> (size * 8 - count)
+
+
 class IdSource:
     """Make ids that sort by creation time, also within one millisecond."""
 
-    def __init__(self, clock: Clock, random_bits: Callable[[int], int] = secrets.randbits) -> None:
-        """Take time and randomness from the caller."""
+    def __init__(self, clock: Clock, random_bits: Callable[[int], int] | None = None) -> None:
+        """Take time and randomness from the caller; without any, the operating system's."""
         self._clock = clock
-        self._random_bits = random_bits
+        self._random_bits = random_bits or _Pool().bits
         self._last = 0
 
     def new(self) -> str:

@@ -19,6 +19,7 @@ _UID = re.compile(
     r'(?P<type>[A-Za-z_][A-Za-z0-9_]*(?:::[A-Za-z_][A-Za-z0-9_]*)*)::"(?P<id>(?:[^"\\]|\\.)*)"', re.DOTALL
 )
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
+_TRANSLATION = str.maketrans(_ESCAPES)
 _UNESCAPES = {escaped[1]: raw for raw, escaped in _ESCAPES.items()}
 
 
@@ -31,12 +32,12 @@ class EntityUid(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     def __str__(self) -> str:
         """Return the short form without our namespace: `User::"dana"`."""
         kind = self.type.removeprefix(NAMESPACE + "::")
-        return f'{kind}::"{"".join(_ESCAPES.get(c, c) for c in self.id)}"'
+        return f'{kind}::"{self.id.translate(_TRANSLATION)}"'
 
     @property
     def cedar(self) -> str:
         """Return the full Cedar form: `Doorward::User::"dana"`."""
-        return f'{self.type}::"{"".join(_ESCAPES.get(c, c) for c in self.id)}"'
+        return f'{self.type}::"{self.id.translate(_TRANSLATION)}"'
 
     @property
     def kind(self) -> str:

@@ -8,10 +8,17 @@ from decimal import Decimal
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Any
 
+import msgspec
+
+from doorward.core.context import Context, DeviceContext, NetworkContext, RequestContext, SessionContext
 from doorward.core.errors import InvalidRequestError
 from doorward.core.model import Entity, EntityUid, Value
 
 _MILLISECOND = timedelta(milliseconds=1)
+_PARTS = frozenset({DeviceContext, NetworkContext, RequestContext, SessionContext})
+
+
+_AS_THEY_ARE = frozenset({bool, int, str})
 
 
 def _extension(function: str, argument: str) -> dict[str, Any]:
@@ -31,6 +38,8 @@ def uid_from_json(data: Mapping[str, Any]) -> EntityUid:
 
 def to_json(value: Value) -> Any:  # noqa: PLR0911 -- one return per kind of value
     """Return the Cedar JSON of a value; sets come out sorted, so equal values give equal bytes."""
+    if type(value) in _AS_THEY_ARE:  # most are: nothing else is asked of them
+        return value
     match value:
         case bool() | int() | str():
             return value
@@ -51,6 +60,36 @@ def to_json(value: Value) -> Any:  # noqa: PLR0911 -- one return per kind of val
         case Mapping():
             return {key: to_json(item) for key, item in sorted(value.items())}
     raise InvalidRequestError(f"a value of type {type(value).__name__} has no Cedar form")
+
+
+def context_to_json(context: Context) -> dict[str, Any]:
+    """Return `to_json(context.to_record())`; whoever asks again for the same context gets the same answer.
+
+    A decision's record and the digest of its inputs both hold it: it is made once.
+    """
+    known = _last.get("context")
+    if known is not None and known[0] is context:
+        return known[1]
+    made = _struct_to_json(context)
+    _last["context"] = (context, made)
+    return made
+
+
+_last: dict[str, tuple[Context, dict[str, Any]]] = {}
+
+
+def _struct_to_json(struct: msgspec.Struct) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        kind = type(value)
+        if kind in _AS_THEY_ARE:
+            found[name] = value
+        elif kind in _PARTS:
+            found[name] = _struct_to_json(value)
+        elif value is not None:
+            found[name] = to_json(value)
+    return found
 
 
 def _read_extension(call: Mapping[str, Any]) -> Value:

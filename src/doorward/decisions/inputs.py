@@ -11,7 +11,7 @@ import msgspec
 
 from doorward.core.decision import AccessRequest
 from doorward.core.model import EntityUid
-from doorward.core.values import entity_to_json, to_json, uid_to_json
+from doorward.core.values import context_to_json, entity_to_json, uid_to_json
 from doorward.directory.snapshot import Snapshot
 
 _MAX_CLOSURES = 4096
@@ -37,10 +37,9 @@ class Inputs:
 
     def _canonical(self, request: AccessRequest) -> bytes:
         """Return what encoding the whole document gives, from parts that were encoded before."""
-        context: Any = to_json(request.context.to_record())
         return b'{"action":%b,"context":%b,"entities":%b,"principal":%b,"resource":%b}' % (
             _encode(uid_to_json(request.action)),
-            _encode(context),
+            _encode(context_to_json(request.context)),
             self._entities(request),
             _encode(uid_to_json(request.principal)),
             _encode(uid_to_json(request.resource)),
@@ -63,7 +62,7 @@ class Inputs:
     def _document(self, request: AccessRequest) -> dict[str, Any]:
         return {
             "action": uid_to_json(request.action),
-            "context": to_json(request.context.to_record()),
+            "context": context_to_json(request.context),
             "entities": self._closure((*named(request), *self._literals)),
             "principal": uid_to_json(request.principal),
             "resource": uid_to_json(request.resource),

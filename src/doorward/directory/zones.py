@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ class ZoneMap:
     def zone_of(self, address: str) -> str:
         """Return the zone's name, or `unknown` for an address in none or one that cannot be read."""
         try:
-            ip = _plain(ip_address(address))
+            ip = _read(address)
         except ValueError:
             return UNKNOWN_ZONE
         for (version, prefix), table in self._tables:
@@ -40,6 +41,11 @@ class ZoneMap:
                 if name is not None:
                     return name
         return UNKNOWN_ZONE
+
+
+@lru_cache(maxsize=4096)
+def _read(address: str) -> IPv4Address | IPv6Address:
+    return _plain(ip_address(address))
 
 
 def _plain(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import quote
 
 import msgspec
@@ -35,6 +36,8 @@ _NOT_HOP = frozenset(
         "x-amz-date", "x-amz-content-sha256",
     }
 )  # fmt: skip
+# Headers that may ask for something else than the request line says.
+_TELLING = _OVERRIDES | {"upgrade", "expect", "connection"}
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE_UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
@@ -75,9 +78,11 @@ def read(head: Head, *, id: str, peer: Peer, body: Body, opaque: Mapping[str, in
             hint=f"Use one of {', '.join(sorted(METHODS))}.",
         )
     headers = _headers(head)
-    _check_framing(dict(headers), head.version)
-    _check_intent(headers)
-    host = _host(dict(headers).get("host"))
+    table = dict(headers)
+    _check_framing(table, head.version)
+    if not _TELLING.isdisjoint(table):
+        _check_intent(headers)
+    host = _host(table.get("host"))
     raw_path, raw_query = _split(head.target)
     return Request(
         id=id,
@@ -101,9 +106,7 @@ def _headers(head: Head) -> Headers:
     seen: set[str] = set()
     pairs: list[tuple[str, str]] = []
     for raw_name, raw_value in head.headers:
-        if _NAME.fullmatch(raw_name) is None:
-            raise InvalidRequestError("a header name holds characters no header name may hold")
-        name = raw_name.decode("ascii").lower()
+        name = _header_name(raw_name)
         if _VALUE_UNSAFE.search(raw_value) is not None:
             raise InvalidRequestError(f"header `{name}` holds control characters")
         try:
@@ -115,6 +118,13 @@ def _headers(head: Head) -> Headers:
         seen.add(name)
         pairs.append((name, value))
     return tuple(pairs)
+
+
+@lru_cache(maxsize=1024)
+def _header_name(raw: bytes) -> str:
+    if _NAME.fullmatch(raw) is None:
+        raise InvalidRequestError("a header name holds characters no header name may hold")
+    return raw.decode("ascii").lower()
 
 
 def _check_framing(headers: Mapping[str, str], version: tuple[int, int]) -> None:
@@ -185,6 +195,8 @@ def _path(raw: str, opaque: Mapping[str, int]) -> str:
     return "/" + "/".join(decoded)
 
 
+# The same few names of routes come again and again.
+@lru_cache(maxsize=4096)
 def _strict_segment(raw: str) -> str:
     """Decode one segment in which nothing may hide: no encoded separator, no parameters, no dots alone."""
     if _SEPARATOR_IN_DISGUISE.search(raw) is not None:
@@ -227,6 +239,8 @@ def _decode(raw: str) -> str:
 
 
 def _utf8(raw: str, where: str) -> str:
+    if "%" not in raw and raw.isascii():
+        return raw
     data = bytearray()
     position = 0
     while position < len(raw):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 from ipaddress import ip_interface
 
 import msgspec
@@ -70,7 +71,7 @@ def context_of(
     return Context(
         now=now,
         device=device,
-        network=NetworkContext(zone=world.zone_of(ip), ip=ip_interface(ip)),
+        network=NetworkContext(zone=world.zone_of(ip), ip=_interface(ip)),
         session=_session(caller, now),
         request=circumstances.facts,
         risk=max(_risk(principal, world), _risk(caller.device, world) if caller.device else 0),
@@ -79,6 +80,10 @@ def context_of(
         environment=_environment(principal, world),
         actor=caller.actors[0] if caller.actors and not acting else None,
     )
+
+
+# A caller's address comes back with each of its requests; reading one costs as much as a decision.
+_interface = lru_cache(maxsize=4096)(ip_interface)
 
 
 def _device(caller: Caller, world: KnownWorld) -> DeviceContext:
@@ -97,7 +102,8 @@ def _device(caller: Caller, world: KnownWorld) -> DeviceContext:
 def _session(shown: Caller, now: datetime) -> SessionContext:
     caller = shown.as_vouched(now)
     return SessionContext(
-        method=caller.method,
+        # A plain string: the evaluator's quick reader takes no subclass of one.
+        method=str(caller.method),
         acr=caller.acr,
         mfa=caller.mfa_at is not None,
         age=_UNKNOWN_AGE if caller.signed_in_at is None else _seconds(caller.signed_in_at, now) or 0,

@@ -73,6 +73,8 @@ class Flow:
         """
         self._authenticator, self._point = authenticator, point
         self._adapters, self._upstreams = adapters, upstreams
+        # Asked once: whether a class fits a protocol is a slow question.
+        self._refining = {name: one for name, one in adapters.items() if isinstance(one, Refining)}
         self._audit, self._limits = audit, limits
         self._clock, self._ids, self._settings = clock, ids, settings
         self._staleness, self._meter, self._resources = staleness, meter, resources
@@ -180,8 +182,9 @@ class Flow:
                     hint="Routes that are not on the list are denied.",
                 ) from unknown
             require_bounded(naming)
-            if isinstance(adapter, Refining):
-                naming = await self._refined(visit, adapter, naming)
+            refining = self._refining.get(visit.upstream)
+            if refining is not None:
+                naming = await self._refined(visit, refining, naming)
                 require_bounded(naming)
             if self._point.changed == visit.generation:
                 return naming

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 # RFC 9110 §7.6.1 and the ones that were never standardised.
@@ -48,7 +49,11 @@ _INTERNAL_ANSWER_PREFIXES = (
     "x-internal-",
 )
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_UNSAFE_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_UNSAFE_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+_NEVER_UP = _HOP_BY_HOP | _FORWARDING | CREDENTIALS
+_NEVER_DOWN = _HOP_BY_HOP | _INTERNAL_ANSWER
+# What is remembered of names that were judged before, each way.
+_NAMES = 1024
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -69,37 +74,45 @@ def upward(headers: Pairs) -> list[tuple[str, str]]:
     Metadata of objects keeps them: its prefix is its own, and it is signed as it stands.
     """
     pairs = list(headers)
-    dropped = _HOP_BY_HOP | _FORWARDING | CREDENTIALS | _named_in_connection(pairs)
+    named = _named_in_connection(pairs)
     return [
-        (name, value)
-        for name, value in pairs
-        if (low := name.lower()) not in dropped
+        pair for pair in pairs if _goes_up(pair[0]) and _is_clean(pair[1]) and pair[0].lower() not in named
+    ]
+
+
+@lru_cache(maxsize=_NAMES)
+def _goes_up(name: str) -> bool:
+    low = name.lower()
+    return (
+        low not in _NEVER_UP
         and ("_" not in low or low.startswith(_USER_METADATA))
         and not low.startswith(_IDENTITY_PREFIXES)
-        and _is_clean(name, value)
-    ]
+        and _NAME.fullmatch(name) is not None
+    )
 
 
 def downward(headers: Pairs) -> list[tuple[str, str]]:
     """Return the headers of an upstream's answer that may go to the caller."""
     pairs = list(headers)
-    dropped = _HOP_BY_HOP | _INTERNAL_ANSWER | _named_in_connection(pairs)
+    named = _named_in_connection(pairs)
     return [
-        (name, value)
-        for name, value in pairs
-        if (low := name.lower()) not in dropped
-        and not low.startswith(_INTERNAL_ANSWER_PREFIXES)
-        and _is_clean(name, value)
+        pair for pair in pairs if _goes_down(pair[0]) and _is_clean(pair[1]) and pair[0].lower() not in named
     ]
 
 
-def _is_clean(name: str, value: str) -> bool:
-    # Lone surrogates (bytes that were not UTF-8) cannot be written back as they came.
+@lru_cache(maxsize=_NAMES)
+def _goes_down(name: str) -> bool:
+    low = name.lower()
     return (
-        _NAME.fullmatch(name) is not None
-        and _UNSAFE_VALUE.search(value) is None
-        and not any("\ud800" <= c <= "\udfff" for c in value)
+        low not in _NEVER_DOWN
+        and not low.startswith(_INTERNAL_ANSWER_PREFIXES)
+        and _NAME.fullmatch(name) is not None
     )
+
+
+def _is_clean(value: str) -> bool:
+    # Lone surrogates (bytes that were not UTF-8) cannot be written back as they came.
+    return _UNSAFE_VALUE.search(value) is None
 
 
 def relocated(location: str, *, url: str, name: str) -> str | None:

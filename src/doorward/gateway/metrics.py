@@ -21,6 +21,9 @@ class GatewayMetrics:
     ) -> None:
         """Take the live values: a count, then seconds."""
         self._registry = CollectorRegistry()
+        # Finding a labelled number costs more than counting.
+        self._counters: dict[tuple[str, str, int], Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._answers = Counter(
             "doorward_requests",
             "Answers by upstream, verdict and HTTP status.",
@@ -44,8 +47,16 @@ class GatewayMetrics:
 
     def answered(self, *, upstream: str, code: str, status: int, seconds: float) -> None:
         """Count one answer."""
-        self._answers.labels(upstream, code, str(status)).inc()
-        self._seconds.labels(upstream).observe(seconds)
+        counter = self._counters.get((upstream, code, status))
+        if counter is None:
+            counter = self._counters[upstream, code, status] = self._answers.labels(
+                upstream, code, str(status)
+            )
+        counter.inc()
+        histogram = self._histograms.get(upstream)
+        if histogram is None:
+            histogram = self._histograms[upstream] = self._seconds.labels(upstream)
+        histogram.observe(seconds)
 
     def text(self) -> bytes:
         """Return everything in the text format."""

@@ -14,7 +14,7 @@ from doorward.core.decision import Decision, Effect
 from doorward.core.identity import Caller
 from doorward.core.model import EntityUid
 from doorward.core.record import Check, DecisionRecord, OutcomeRecord
-from doorward.core.values import to_json
+from doorward.core.values import context_to_json
 from doorward.gateway.adapter import Refusal
 from doorward.gateway.faults import origin_of
 from doorward.gateway.floods import Burst
@@ -124,7 +124,7 @@ def _why(visit: Visit, explained: Decision | None) -> dict[str, Any]:
         "determining": tuple(dict.fromkeys(p for check in decisive for p in check.decision.determining)),
         "obligations": tuple(msgspec.to_builtins(o) for o in visit.obligations),
         "errors": tuple(dict.fromkeys(e for check in checks for e in check.decision.errors)),
-        "context": to_json(decisive[0].request.context.to_record()),
+        "context": context_to_json(decisive[0].request.context),
         "inputs": _inputs(visit.standpoint, decisive[0]),
     }
     if explained is not None:

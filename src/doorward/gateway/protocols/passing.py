@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from doorward.core.errors import UnavailableError
 from doorward.core.wire import Answer, Request, UpstreamAnswer, UpstreamClient, UpstreamRequest
 from doorward.gateway.adapter import Permit, Refusal
+from doorward.http1.reply import Reply
 from doorward.settings import UpstreamSettings
 
 _REQUEST_HEADERS = frozenset({"accept", "content-type", "user-agent"})
@@ -115,11 +116,22 @@ def passed(
     finished: Callable[[], None] | None = None,
 ) -> Answer:
     """Pass an answer through as bytes; `watch` sees each chunk, `finished` is called after the last."""
-    return Answer(
-        status=answer.status,
-        headers=answer_headers(answer.headers),
-        body=_chunks(answer, watch=watch, finished=finished),
-    )
+    here = arrived_whole(answer)
+    if here is None:
+        body = _chunks(answer, watch=watch, finished=finished)
+        return Answer(status=answer.status, headers=answer_headers(answer.headers), body=body)
+    if watch is not None:
+        watch(here)
+    if finished is not None:
+        finished()
+    return Answer(status=answer.status, headers=answer_headers(answer.headers), body=here)
+
+
+def arrived_whole(answer: UpstreamAnswer) -> bytes | None:
+    """Return the whole body of an answer if it came together with its head, else None."""
+    if isinstance(answer, Reply) and answer.complete:
+        return answer.arrived_whole()
+    return None
 
 
 async def _chunks(

@@ -35,11 +35,13 @@ class UsageScanner:
     def tokens(self) -> dict[str, int]:
         """Return `tokens_in` and `tokens_out` as the upstream counted them, as far as it did."""
         usage: object = None
-        for match in _USAGE.finditer(self._tail):
+        # The last one that can be read counts.
+        for match in reversed(list(_USAGE.finditer(self._tail))):
             try:
                 usage, _ = _DECODER.raw_decode(self._tail[match.end() :].decode(errors="replace"))
             except ValueError:
                 continue
+            break
         if not isinstance(usage, dict):
             return {}
         found = {
