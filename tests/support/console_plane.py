@@ -124,6 +124,7 @@ async def running(  # noqa: PLR0913 -- what a test may set
     public_url: str | None = None,
     secure: bool = False,
     provisioning: Sequence[dict[str, Any]] = (),
+    directory_source: Sequence[dict[str, Any]] = (),
     issuers: Sequence[dict[str, Any]] = (),
     signals: Sequence[dict[str, Any]] = (),
 ) -> AsyncIterator[Plane]:
@@ -139,6 +140,7 @@ async def running(  # noqa: PLR0913 -- what a test may set
         upstream=[{"name": name, "kind": "http", "url": "http://127.0.0.1:9"} for name in upstreams],
         identity={"test_minting": test_minting},
         provisioning=provisioning,
+        directory_source=directory_source,
         issuer=issuers,
         signals=signals,
         data=data,

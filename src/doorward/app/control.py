@@ -68,6 +68,7 @@ async def run_control(settings: Settings, *, lifeline: int | None = None) -> Non
                     _checkpointer(services.custodian, settings).keep(),
                     certificates.keep_issued(settings, services.device_authority, services.clock),
                     sources.keep_aging(services.directory),
+                    *(follower.run() for follower in sources.followers(services)),
                     *pollers,
                     *(() if services.shadow is None else (services.shadow.run(),)),
                 ),

@@ -13,6 +13,7 @@ from doorward.cli.records import found, show
 
 _PATH = "/api/v1/people"
 _IDENTITIES = "/api/v1/identities"
+_SOURCES = "/api/v1/sources"
 Issuer = Annotated[str, typer.Option(help="The identity provider, exactly as its tokens name it (`iss`).")]
 Subject = Annotated[str, typer.Option(help="Whom it means, exactly as its tokens say it (`sub`).")]
 
@@ -27,6 +28,8 @@ def register(app: typer.Typer) -> None:
     people.command("identities")(list_identities)
     people.command("link")(link_identity)
     people.command("unlink")(unlink_identity)
+    people.command("sources")(list_sources)
+    people.command("confirm")(confirm_source)
     app.add_typer(people)
 
 
@@ -81,6 +84,36 @@ def unlink_identity(
     """Take a link away at once; streams of its tokens end within a second."""
     gone = call(data, "DELETE", f"{_IDENTITIES}?{urlencode({'issuer': issuer, 'subject': subject})}")
     _print_link(gone, "no longer signs in as", as_json=as_json)
+
+
+@guarded
+def list_sources(*, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -> None:
+    """List where people come from, how fresh it is, and what is held back."""
+    sources = call(data, "GET", _SOURCES)
+    if as_json:
+        emit_json(sources)
+        return
+    rows = [
+        (
+            one["name"],
+            ", ".join(f"{count} {kind}" for kind, count in sorted(one["objects"].items())),
+            one.get("age"),
+            one.get("held_back"),
+            one.get("problem"),
+        )
+        for one in sources
+    ]
+    table(("source", "provisions", "seconds ago", "held back", "problem"), rows)
+
+
+@guarded
+def confirm_source(name: str, *, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -> None:
+    """Let a followed directory take out what it held back: ldap:corp."""
+    done = call(data, "POST", f"{_SOURCES}/{quote(name, safe='')}/confirm")
+    if as_json:
+        emit_json(done)
+        return
+    say(f"{name} takes out what it held back ({done['held_back']}) with its next reading.")
 
 
 def _print_link(link: dict[str, Any], says: str, *, as_json: bool) -> None:

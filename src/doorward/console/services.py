@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from doorward.audit.reader import AuditReader
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from doorward.core.clock import Clock
     from doorward.core.ids import IdSource
     from doorward.core.ports import AuditLog
+    from doorward.core.provisioning import SourceState
     from doorward.decisions.point import DecisionPoint
     from doorward.decisions.shadow_link import ShadowLink
     from doorward.directory.administration import Directory
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from doorward.identity.issuer import LocalIssuer
     from doorward.policies.workspace import Workspace
     from doorward.settings import Settings
+
+
+class Followed(Protocol):
+    """A directory that `app` follows."""
+
+    @property
+    def state(self) -> SourceState:
+        """Return how it stands."""
+
+    def confirm(self) -> None:
+        """Let the next reading take out however many it takes out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +52,4 @@ class Services:
     signals: dict[str, Receiver] = field(default_factory=dict)
     shadow: ShadowLink | None = None
     tokens: TokenVerifier | None = None
+    followed: dict[str, Followed] = field(default_factory=dict)

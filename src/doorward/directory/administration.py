@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from doorward.core.ids import IdSource
     from doorward.directory.org import Org
     from doorward.store.opened import Store
+    from doorward.store.provisioning import SqlSources
 
 PEOPLE = ("User", "Service", "Agent")
 _ITSELF = "doorward"
@@ -53,6 +54,7 @@ class Directory(Listening):
         super().__init__()
         self._history = store.history
         self._accounts: AccountRepository = store.accounts
+        self._sources = store.sources
         self._clock = clock
         self._ids = ids
         self._changing = threading.RLock()
@@ -70,6 +72,11 @@ class Directory(Listening):
     def accounts(self) -> AccountRepository:
         """Return the console's links, passkeys and sessions."""
         return self._accounts
+
+    @property
+    def kept_sources(self) -> SqlSources:
+        """Return what is kept of the directories that are followed."""
+        return self._sources
 
     @property
     def snapshot(self) -> Snapshot:

@@ -76,6 +76,7 @@ class Draft:
         bound = replace(wanted, uid=self._entity_for(wanted))
         self._require_free(bound)
         self._taken.add(bound.uid)
+        self._forgotten_objects.discard(bound.key)
         return self._keep(bound, attrs, frozenset())
 
     def change(self, wanted: Provisioned, attrs: Mapping[str, Value]) -> Provisioned:
@@ -250,8 +251,10 @@ class Draft:
         return (
             before.gone is not None
             and before.source == self._rules.source
-            and before.external_id != ""
-            and before.external_id == wanted.external_id
+            and (
+                before.id == wanted.id
+                or (before.external_id != "" and before.external_id == wanted.external_id)
+            )
         )
 
     def _undeclared(self, uid: EntityUid) -> EntityUid:

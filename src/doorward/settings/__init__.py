@@ -1,7 +1,7 @@
 """The configuration: sections, and how the file is read."""
 
 from doorward.settings.file import CONFIG_NAME, load
-from doorward.settings.provisioning import ProvisioningSettings
+from doorward.settings.provisioning import DirectorySourceSettings, ProvisioningSettings
 from doorward.settings.section import is_loopback
 from doorward.settings.sections import (
     AuditSettings,
@@ -27,7 +27,8 @@ from doorward.settings.sections import (
 )
 
 __all__ = [
-    "CONFIG_NAME", "AuditSettings", "ControlSettings", "GatewaySettings", "HeaderCredential",
+    "CONFIG_NAME", "AuditSettings", "ControlSettings", "DirectorySourceSettings", "GatewaySettings",
+    "HeaderCredential",
     "IdentitySettings", "IntrospectionSettings", "IssuerSettings", "KeysSettings", "MtlsCredential",
     "MtlsCredentialHolder", "PoliciesSettings", "ProvisioningSettings", "S3Credential",
     "S3CredentialHolder", "Settings", "SpiffeSettings", "TlsSettings", "UpstreamCredential",

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from doorward.core.errors import InvalidConfigError
-from doorward.settings.provisioning import ProvisioningSettings
+from doorward.settings.provisioning import DirectorySourceSettings, Inactive, ProvisioningSettings
 from doorward.settings.sections import (
     HeaderCredential,
     IntrospectionSettings,
@@ -116,6 +116,8 @@ def _fields_at(where: tuple[int | str, ...]) -> set[str]:
             "introspection": IntrospectionSettings,
             "provisioning": ProvisioningSettings,
             "spiffe": SpiffeSettings,
+            "directory_source": DirectorySourceSettings,
+            "inactive": Inactive,
             "credential": HeaderCredential,
             "s3": S3Credential,
             "mtls": MtlsCredential,

@@ -16,7 +16,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from doorward.settings.provisioning import ProvisioningSettings, require_sources_apart
+from doorward.settings.provisioning import (
+    DirectorySourceSettings,
+    ProvisioningSettings,
+    require_sources_apart,
+)
 from doorward.settings.section import Secret, Section, is_loopback
 from doorward.settings.signals import SignalSettings, require_transmitters_apart
 
@@ -308,6 +312,7 @@ class Settings(BaseSettings):
     provisioning: tuple[ProvisioningSettings, ...] = ()
     signals: tuple[SignalSettings, ...] = ()
     spiffe: tuple[SpiffeSettings, ...] = ()
+    directory_source: tuple[DirectorySourceSettings, ...] = ()
     base: Path = Path()
     data: Path = Path(".doorward")
 
@@ -346,7 +351,9 @@ class Settings(BaseSettings):
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise ValueError(f"two upstreams are called `{min(twice)}`; names must differ")
-        require_sources_apart(self.provisioning, {one.issuer for one in self.issuer})
+        require_sources_apart(
+            (*self.provisioning, *self.directory_source), {one.issuer for one in self.issuer}
+        )
         require_transmitters_apart(self.signals)
         if self.identity.test_minting and self.policies.mode == "reviewed":
             raise ValueError("[identity] test_minting is refused when policies are reviewed")

@@ -242,6 +242,13 @@ class TestLeaver:
         assert world.join("2", "dana", external="00u1").uid == DANA
         assert world.directory.snapshot.is_active(DANA)
 
+    def test_an_object_of_the_same_id_comes_back_as_itself(self, world: World) -> None:
+        one = world.join("1", "dana")
+        world.do(lambda draft: draft.remove(one))
+        assert world.join("1", "dana").uid == DANA
+        assert world.reopened().snapshot.is_active(DANA)
+        assert world.directory.registry.named("scim:okta", "User", "dana") is not None
+
     def test_a_renamed_person_keeps_her_entity_and_frees_her_name_for_another(self, world: World) -> None:
         one = world.join("1", "dana")
         world.do(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     "apply", "custodian", "people", "identities", "arrivals", "assets", "devices", "keys", "tokens", "can",
-    "questions", "decisions", "admin", "state", "packs",
+    "questions", "decisions", "admin", "state", "packs", "sources",
 )  # fmt: skip
 
 

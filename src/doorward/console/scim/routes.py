@@ -23,24 +23,19 @@ from scim2_server.service import ScimService
 
 from doorward.console.authorise import request_id
 from doorward.console.problems import status_of
+from doorward.console.provisioned import record_of, require_no_governor
 from doorward.console.scim.clients import Client, provisions
 from doorward.console.scim.schemas import provider
 from doorward.console.scim.storage import DirectoryStorage
-from doorward.core.errors import DeniedError, DoorwardError, UnauthenticatedError
-from doorward.core.model import Action, EntityUid
-from doorward.core.record import AdminRecord
-from doorward.core.values import to_json
-from doorward.decisions.governing import new_governors
-from doorward.directory.plan import document
+from doorward.core.errors import DoorwardError, UnauthenticatedError
+from doorward.core.model import Action
 
 if TYPE_CHECKING:
     from doorward.console.services import Services
     from doorward.directory.draft import ProvisionPlan
 
 BASE = "/scim/v2"
-_RECORDED_ITEMS = 200
 _RECORD_SECONDS = 30.0
-_DIRECTORY = EntityUid.of("Control", "directory")
 
 
 class _Service(ScimService):
@@ -135,9 +130,17 @@ class _Desk:
         services = self._services
 
         def carry_out(plan: ProvisionPlan) -> None:
-            self._require_no_governor(plan)
+            require_no_governor(services, plan)
             if not plan.empty:
-                entry = _record(services, plan, client, asked, asked_as)
+                entry = record_of(
+                    services,
+                    plan,
+                    who=client.name,
+                    asked_as=asked_as,
+                    detail=f"{asked.method} {asked.path}",
+                    via="scim",
+                    credential=client.credential,
+                )
                 writing = asyncio.run_coroutine_threadsafe(services.audit.write(entry), loop)
                 writing.result(_RECORD_SECONDS)
             services.directory.provision(plan, operator=client.name)
@@ -155,43 +158,6 @@ class _Desk:
             return ScimHandler(self._service, storage).handle(asked)
         except SCIMException as error:
             return self._service.error_response(error)
-
-    def _require_no_governor(self, plan: ProvisionPlan) -> None:
-        if plan.govern:
-            return
-        found = new_governors(
-            self._services.point.pin(), plan.plan.delta, principals=plan.principals, rebound=plan.rebound
-        )
-        if found:
-            raise DeniedError(
-                f"{', '.join(map(str, found[:3]))} could govern Doorward by this change",
-                hint="An administrator does this, or sets `govern = true` for this source.",
-            )
-
-
-def _record(
-    services: Services, plan: ProvisionPlan, client: Client, asked: ScimRequest, asked_as: str
-) -> AdminRecord:
-    items = document(plan.plan)
-    return AdminRecord(
-        id=services.ids.new(),
-        kind="admin",
-        time=str(to_json(services.clock.now())["__extn"]["arg"]),
-        request_id=asked_as,
-        decision="allow",
-        principal=client.name,
-        action=Action.ASSIGN.value,
-        resource=str(_DIRECTORY),
-        detail=f"{asked.method} {asked.path}",
-        changes={
-            "via": "scim",
-            "source": plan.source,
-            "credential": client.credential,
-            "version": plan.plan.delta.version,
-            "items": items[:_RECORDED_ITEMS],
-            "items_left_out": max(0, len(items) - _RECORDED_ITEMS),
-        },
-    )
 
 
 def _require_one_reading(body: bytes) -> None:
