@@ -65,9 +65,10 @@ $(MODEL): $(STAMP) requirements/model.txt
 	$(BIN)/python -c 'from doorward.demo.model import fetch_model; fetch_model()'
 	@touch $@
 
-setup-system: ## Debian packages that tests and benchmarks use (Chromium, nginx, PostgreSQL, wrk); needs root
+setup-system: ## Debian packages that tests and benchmarks use (Chromium, slapd, Samba, nginx, PostgreSQL, ...); needs root
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium nginx-light postgresql softhsm2 wrk
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium nginx-light postgresql softhsm2 wrk \
+	  slapd ldap-utils samba samba-ad-dc samba-ad-provision samba-dsdb-modules winbind
 
 lock: ## pin every dependency by hash again
 	$(BIN)/python requirements/lock.py

@@ -63,7 +63,7 @@ class DirectorySourceSettings(SourceSection):
     start_tls: bool = False
     ca: Path | None = None
     bind_dn: str = ""
-    password: Secret | None = None
+    password: Secret | None = Field(default=None, repr=False)
     base: Annotated[str, Field(min_length=1)]
     user_filter: str = ""
     group_filter: str = ""

@@ -27,9 +27,9 @@ class SignalSettings(Section):
     subjects: str = ""
     jwks_uri: str = ""
     jwks_ttl: Annotated[float, Field(gt=0)] = 300.0
-    authorization: Secret | None = None
+    authorization: Secret | None = Field(default=None, repr=False)
     poll: str = ""
-    poll_authorization: Secret | None = None
+    poll_authorization: Secret | None = Field(default=None, repr=False)
     poll_every: Annotated[float, Field(gt=0)] = 1.0
     max_age: Annotated[float, Field(gt=0)] | None = None
     risk: dict[str, Level] = Field(default_factory=lambda: {"LOW": 10, "MEDIUM": 50, "HIGH": 90})
