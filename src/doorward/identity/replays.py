@@ -18,5 +18,7 @@ async def spend(store: OneTimeStore, signature: str, *, invocation: str, until: 
     new = await store.claim("signed-write", signature, expires=until, again_within=_ALIKE_SECONDS)
     if not new or not await store.claim("signed-call", f"{signature}\n{invocation}", expires=until):
         raise UnauthenticatedError(
-            "this signed write was carried out already", hint="Sign the request again and send it once."
+            "this signed write was carried out already",
+            hint="Sign the request again and send it once.",
+            reason="signature_replayed",
         )

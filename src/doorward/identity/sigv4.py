@@ -94,7 +94,9 @@ async def verify(
     expected = signature(signing_key(secret, claim.scope), _text(request, claim))
     matches = hmac.compare_digest(expected, claim.signature)
     if record is None or not record.s3_secret or not matches:
-        raise UnauthenticatedError("the request's signature does not verify", hint=_HINT)
+        raise UnauthenticatedError(
+            "the request's signature does not verify", hint=_HINT, reason="signature_invalid"
+        )
     _check_key(record, registry(), request, clock.now())
     if request.method not in _READING:
         await spend(one_time, claim.signature, invocation=_invocation(request), until=end.timestamp())
@@ -123,7 +125,9 @@ def parse(request: Request) -> Signed:
         name.lower() == "x-amz-security-token" for name, _ in query
     ):
         raise UnauthenticatedError(
-            "Doorward keys have no session token", hint="Send access key and secret alone."
+            "Doorward keys have no session token",
+            hint="Send access key and secret alone.",
+            reason="signature_with_session_token",
         )
     return _parse_query(request, query) if in_query else _parse_header(request, header or "", query)
 
@@ -131,11 +135,17 @@ def parse(request: Request) -> Signed:
 def _parse_header(request: Request, header: str, query: tuple[tuple[str, str], ...]) -> Signed:
     match = _AUTHORIZATION.fullmatch(header.strip(" \t"))
     if match is None:
-        raise UnauthenticatedError("the Authorization header is not AWS Signature Version 4", hint=_HINT)
+        raise UnauthenticatedError(
+            "the Authorization header is not AWS Signature Version 4",
+            hint=_HINT,
+            reason="signature_malformed",
+        )
     payload = request.header("x-amz-content-sha256")
     if payload is None:
         raise UnauthenticatedError(
-            "the header x-amz-content-sha256 is missing", hint="Sign the payload's hash."
+            "the header x-amz-content-sha256 is missing",
+            hint="Sign the payload's hash.",
+            reason="payload_hash_missing",
         )
     payload_kind(payload, method=request.method, tls=request.peer.tls)
     return _claim(
@@ -152,19 +162,25 @@ def _parse_header(request: Request, header: str, query: tuple[tuple[str, str], .
 def _parse_query(request: Request, query: tuple[tuple[str, str], ...]) -> Signed:
     if request.method not in _READING:
         raise UnauthenticatedError(
-            "a presigned URL may only read", hint="Sign writes with the Authorization header."
+            "a presigned URL may only read",
+            hint="Sign writes with the Authorization header.",
+            reason="presigned_write",
         )
     names = (*_PRESIGNED, "X-Amz-Signature")
     values = {name: [v for n, v in query if n.lower() == name.lower()] for name in names}
     if any(len(found) != 1 for found in values.values()) or values["X-Amz-Algorithm"] != [ALGORITHM]:
-        raise UnauthenticatedError("the presigned URL is incomplete", hint=_HINT)
+        raise UnauthenticatedError(
+            "the presigned URL is incomplete", hint=_HINT, reason="presigned_malformed"
+        )
     one = {name: found[0] for name, found in values.items()}
     if not re.fullmatch(r"[0-9]{1,6}", one["X-Amz-Expires"]) or not _HEX.fullmatch(one["X-Amz-Signature"]):
-        raise UnauthenticatedError("the presigned URL is malformed", hint=_HINT)
+        raise UnauthenticatedError("the presigned URL is malformed", hint=_HINT, reason="presigned_malformed")
     expires = int(one["X-Amz-Expires"])
     if not 1 <= expires <= LONGEST_PRESIGNED:
         raise UnauthenticatedError(
-            "a presigned URL may be valid for at most 15 minutes", hint="Sign it with ExpiresIn=900 or less."
+            "a presigned URL may be valid for at most 15 minutes",
+            hint="Sign it with ExpiresIn=900 or less.",
+            reason="presigned_too_long",
         )
     claim = _claim(
         request,
@@ -190,9 +206,13 @@ def _claim(  # noqa: PLR0913 -- the fields of the claim, all by name
 ) -> Signed:
     match = _CREDENTIAL.fullmatch(credential)
     if match is None or match["service"] != "s3":
-        raise UnauthenticatedError("the credential's scope is not one for S3", hint=_HINT)
+        raise UnauthenticatedError(
+            "the credential's scope is not one for S3", hint=_HINT, reason="signature_scope_wrong"
+        )
     if not _DATE.fullmatch(date) or date[:8] != match["date"]:
-        raise UnauthenticatedError("the signing date is missing or contradicts the scope", hint=_HINT)
+        raise UnauthenticatedError(
+            "the signing date is missing or contradicts the scope", hint=_HINT, reason="signature_date_wrong"
+        )
     names = tuple(signed.split(";"))
     _check_signed_names(request, names)
     return Signed(
@@ -208,11 +228,15 @@ def _claim(  # noqa: PLR0913 -- the fields of the claim, all by name
 
 def _check_signed_names(request: Request, names: tuple[str, ...]) -> None:
     if list(names) != sorted(set(names)) or "host" not in names:
-        raise UnauthenticatedError("the list of signed headers is not one", hint=_HINT)
+        raise UnauthenticatedError(
+            "the list of signed headers is not one", hint=_HINT, reason="signed_headers_wrong"
+        )
     loose = {name for name, _ in request.headers if name.startswith("x-amz-")} - set(names)
     if loose:
         raise UnauthenticatedError(
-            f"the header {min(loose)} is not covered by the signature", hint="Sign every x-amz- header."
+            f"the header {min(loose)} is not covered by the signature",
+            hint="Sign every x-amz- header.",
+            reason="header_not_signed",
         )
 
 
@@ -225,7 +249,9 @@ def _check_time(claim: Signed, now: datetime) -> datetime:
     try:
         date = datetime.strptime(claim.date, DATE_FORMAT).replace(tzinfo=UTC)
     except ValueError:
-        raise UnauthenticatedError("the signing date does not exist", hint=_HINT) from None
+        raise UnauthenticatedError(
+            "the signing date does not exist", hint=_HINT, reason="signature_date_wrong"
+        ) from None
     end = date + (timedelta(seconds=claim.expires) if claim.presigned else SKEW)
     if not date - SKEW <= now <= end:
         raise UnauthenticatedError(
@@ -233,18 +259,23 @@ def _check_time(claim: Signed, now: datetime) -> datetime:
             if claim.presigned
             else "the request was not signed within 5 minutes of now",
             hint="Sign it again; if it was just signed, set the machine's clock.",
+            reason="signature_not_made_now",
         )
     return end
 
 
 def _check_key(record: KeyRecord, registry: CredentialRegistry, request: Request, now: datetime) -> None:
     if record.expires is not None and record.expires <= now:
-        raise UnauthenticatedError("this key has expired", hint="Ask for a new key.")
+        raise UnauthenticatedError("this key has expired", hint="Ask for a new key.", reason="key_expired")
     if not registry.is_active(record.subject):
-        raise UnauthenticatedError("this key's owner is not active", hint="Ask your administrator.")
+        raise UnauthenticatedError(
+            "this key's owner is not active", hint="Ask your administrator.", reason="subject_inactive"
+        )
     if record.networks and not _within(request.peer.ip, record.networks):
         raise UnauthenticatedError(
-            "this key may not be used from this network", hint="Use it from its own network."
+            "this key may not be used from this network",
+            hint="Use it from its own network.",
+            reason="key_used_from_elsewhere",
         )
 
 
@@ -275,7 +306,9 @@ def _signed_value(request: Request, name: str) -> str:
     if not value and name == "host":
         value = None
     if value is None:
-        raise UnauthenticatedError(f"the signed header {name} is missing", hint=_HINT)
+        raise UnauthenticatedError(
+            f"the signed header {name} is missing", hint=_HINT, reason="signed_headers_wrong"
+        )
     return value
 
 
@@ -289,11 +322,14 @@ def payload_kind(payload: str, *, method: str, tls: bool) -> str:
     if payload in STREAMING_SIGNED:
         return "chunks-signed"
     if payload not in {UNSIGNED, STREAMING_UNSIGNED}:
-        raise UnauthenticatedError("the value of x-amz-content-sha256 is not supported", hint=_HINT)
+        raise UnauthenticatedError(
+            "the value of x-amz-content-sha256 is not supported", hint=_HINT, reason="payload_kind_unknown"
+        )
     if not tls and not (payload == UNSIGNED and method in _READING):
         raise UnauthenticatedError(
             "an unsigned body is only accepted over TLS",
             hint="Use https, or let the client sign the payload.",
+            reason="payload_unsigned",
         )
     return "unsigned" if payload == UNSIGNED else "chunks-unsigned"
 
