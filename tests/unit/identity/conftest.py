@@ -58,11 +58,15 @@ class Registry:
     certificates: dict[str, EntityUid] = field(default_factory=dict)
     revoked: set[str] = field(default_factory=set)
     sign_outs: dict[EntityUid, SignOut] = field(default_factory=dict)
+    last: Registry | None = field(default=None, compare=False, repr=False)
 
     def snapshot(self) -> Registry:
         """Return what is known now: like a real one it never changes, a change is another one."""
-        return replace(
+        if self.last is not None and self.last == self:
+            return self.last
+        self.last = replace(
             self,
+            last=None,
             active=set(self.active),
             keys=list(self.keys),
             links=dict(self.links),
@@ -70,6 +74,7 @@ class Registry:
             revoked=set(self.revoked),
             sign_outs=dict(self.sign_outs),
         )
+        return self.last
 
     def _key(self, name: str, value: str) -> KeyRecord | None:
         return next((key for key in self.keys if getattr(key, name) == value), None)
