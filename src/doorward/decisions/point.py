@@ -161,11 +161,6 @@ class Standpoint:
         if self.refused(request) is not None:
             return
         if self._engine.looks.measures:
-            # Only deciding itself knows of measures.
-            each = ((uid, msgspec.structs.replace(request, resource=uid)) for uid in resources)
-            yield from (uid for uid, asked in each if self.decide(asked).allowed)
-            return
-        if self._engine.looks.measures:
             # Some answers are held to more than the policies say: each is asked for by itself.
             one_by_one = (msgspec.structs.replace(request, resource=uid) for uid in resources)
             yield from (asked.resource for asked in one_by_one if self.decide(asked).allowed)
@@ -187,7 +182,9 @@ class Standpoint:
         uid_of: Callable[[str], EntityUid],
         also: Iterable[str] = (),
     ) -> tuple[tuple[str, bool | None], ...] | None:
-        """Return the verdicts on what lies under a name, by name (`decisions.regions`)."""
+        """Return the verdicts on what lies under a name, by name (`decisions.regions`); None: decide each."""
+        if self._engine.looks.measures:
+            return None  # some answers are held to more than the policies say
         from doorward.decisions.regions import regions  # noqa: PLC0415 -- it rests on this module
 
         return regions(request, self, within, uid_of=uid_of, also=also)

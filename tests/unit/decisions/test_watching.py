@@ -8,7 +8,7 @@ import pytest
 
 from doorward.cedar.admission import PolicySource, admit
 from doorward.core.feed import Bundle
-from doorward.core.model import Action
+from doorward.core.model import Action, EntityUid
 from doorward.core.shadow import Measure
 from doorward.decisions import watching
 from doorward.decisions.point import DecisionPoint, Standpoint
@@ -119,3 +119,14 @@ def test_a_measure_holds_for_lists_too(bundle: Bundle, story: Snapshot) -> None:
     assert list(standpoint.among(READ, [READ.resource])) == [READ.resource]
     point.restrict({samples.drain(1)[0].slice: Measure.DENY})
     assert list(point.pin().among(READ, [READ.resource])) == []
+
+
+def test_places_are_decided_name_by_name_under_a_measure(bundle: Bundle, story: Snapshot) -> None:
+    point = watched(bundle, story, Samples(1))
+
+    def uid_of(name: str) -> EntityUid:
+        return EntityUid.of("Dataset", name)
+
+    assert point.pin().regions(READ, "store/training", uid_of=uid_of) is not None
+    point.restrict({"some slice": Measure.EXACT})
+    assert point.pin().regions(READ, "store/training", uid_of=uid_of) is None
