@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from joserfc import jwt
@@ -226,7 +225,7 @@ def _bent(kind: str, elsewhere: str) -> Any:
 async def test_a_misbehaving_issuer_is_a_401_within_seconds_and_nothing_is_followed(
     gate: Authenticator, provider: Provider, clock: ManualClock, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "_TIMEOUT", aiohttp.ClientTimeout(total=0.5))
+    monkeypatch.setattr(fetching, "_SECONDS", 0.5)
     elsewhere = Provider(keys=provider.keys)
     await elsewhere.start()
     try:
