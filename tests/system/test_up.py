@@ -266,7 +266,7 @@ def _zombie(pid: int | None) -> bool:
 def test_with_the_log_s_disk_full_nothing_is_allowed_and_nothing_forwarded(llm: SlowLLM) -> None:
     llm.answer_now()
     with Installation(upstreams=upstream(llm.port), org=ORG, policies=POLICIES) as installation:
-        log = installation.data / "audit/gateway"
+        log = installation.data / "audit/gateway-1"
         log.mkdir(parents=True, mode=0o700)
         mounted = subprocess.run(
             ["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", str(log)], check=False
@@ -331,7 +331,7 @@ def test_after_a_clean_stop_a_cut_tail_or_a_missing_log_is_found(
     asyncio.run(few())
     installation.stop()
     assert "not checked" not in installation.cli("audit", "verify")
-    log = installation.data / "audit/gateway"
+    log = installation.data / "audit/gateway-1"
     segment = max(log.glob("*.jsonl"))
     whole = segment.read_bytes()
     segment.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))

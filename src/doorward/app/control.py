@@ -190,7 +190,7 @@ def _spread(services: Services, feed: FeedServer) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def _running(*jobs: Coroutine[Any, Any, Any]) -> AsyncIterator[None]:
     """Run jobs beside a block and end them with it; a job that fails is told, and ends nothing else."""
     tasks = [asyncio.create_task(job) for job in jobs]
     for task in tasks:
@@ -203,7 +203,7 @@ async def _running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _tell_failure(task: asyncio.Task[None]) -> None:
+def _tell_failure(task: asyncio.Task[Any]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.critical("control_job_failed", error=str(error), kind=type(error).__name__)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from doorward.app.naming import audience_of, authorization_servers_of, listen_ur
 from doorward.app.supervisor import prepare_data, set_when_asked
 from doorward.audit.writer import AuditWriter
 from doorward.core.clock import Clock, SystemClock
-from doorward.core.errors import InvalidConfigError
+from doorward.core.errors import InvalidConfigError, UnavailableError
 from doorward.core.feed import Bundle, Delta, Known
 from doorward.core.ids import IdSource
 from doorward.core.ports import CredentialRegistry
@@ -50,6 +51,8 @@ from doorward.ledger.client import Ledger
 from doorward.settings import S3CredentialHolder, Settings, UpstreamSettings
 
 _log = structlog.get_logger()
+_ORPHAN_GRACE = 2.0
+_INFORMED_SECONDS, _LOOK_SECONDS = 10.0, 0.02
 _SAVE_USES_SECONDS = 5.0
 
 
@@ -89,9 +92,15 @@ class World:
         _log.warning("bundle_refused", reason=reason)
 
 
-async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> None:
-    """Run the gateway role until it is asked to stop; raises InvalidConfigError when it cannot start."""
-    telemetry.configure(role="gateway")
+async def run_gateway(
+    settings: Settings, name: str, *, listener: int | None = None, lifeline: int | None = None
+) -> None:
+    """Run one gateway until it is asked to stop; raises InvalidConfigError when it cannot start.
+
+    `name` is its own among those of the machine: its writer of the log, its admin socket. `listener` is
+    the descriptor of a bound socket that it inherited.
+    """
+    telemetry.configure(role=name)
     prepare_data(settings.data)
     clock = SystemClock()
     ids = IdSource(clock)
@@ -102,8 +111,8 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
     feed = FeedClient(
         settings.data / "feed.sock", world.on_known, world.on_delta, world.on_bundle, world.on_error
     )
-    uses = LastUses(settings.data)
-    ledger = Ledger(settings.data / SOCKET, "gateway")
+    uses = LastUses(settings.data, name)
+    ledger = Ledger(settings.data / SOCKET, name)
     authenticator = Authenticator(
         world.registry,
         settings.issuer,
@@ -120,15 +129,15 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         addresses=(listen_url_of(settings),),
     )
     async with (
-        AuditWriter(
-            settings.data / "audit", "gateway", clock=clock, ids=ids, settings=settings.audit
-        ) as audit,
+        AuditWriter(settings.data / "audit", name, clock=clock, ids=ids, settings=settings.audit) as audit,
         _running(feed.run(), ledger.run(), shadow.run()),
     ):
         await certificates.issued(settings, certificates.GATEWAY)
         tls = certificates.context(settings, certificates.GATEWAY)
         server = _server(
             settings,
+            name,
+            listener=None if listener is None else socket.socket(fileno=listener),
             world=world,
             feed=feed,
             ledger=ledger,
@@ -145,8 +154,9 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
         trusting = asyncio.create_task(certificates.keep_trusting(tls, settings))
         saving = asyncio.create_task(_keep_uses(uses, world))
         stop = asyncio.Event()
-        asking = asyncio.create_task(set_when_asked(stop, lifeline))
+        asking = asyncio.create_task(_asked(stop, lifeline, server))
         try:
+            await _informed(world, ledger, stop)
             await server.run(stop)
         finally:
             renewal.cancel()
@@ -155,6 +165,28 @@ async def run_gateway(settings: Settings, *, lifeline: int | None = None) -> Non
             uses.save()
             asking.cancel()
             await authenticator.close()
+
+
+async def _asked(stop: asyncio.Event, lifeline: int | None, server: GatewayServer) -> None:
+    """Set `stop` when asked; without a supervisor open answers get hardly any time: the next one waits."""
+    if await set_when_asked(asyncio.Event(), lifeline):
+        server.grace = min(server.grace, _ORPHAN_GRACE)
+    stop.set()
+
+
+async def _informed(world: World, ledger: Ledger, stop: asyncio.Event) -> None:
+    """Wait until requests can be decided, so that nobody connects to a gateway that would refuse.
+
+    Not for ever: with everything else gone, a 503 that says so is better than silence.
+    """
+    loop = asyncio.get_running_loop()
+    patience = loop.time() + _INFORMED_SECONDS
+    while not stop.is_set() and loop.time() < patience:
+        with contextlib.suppress(UnavailableError):
+            world.point.pin()
+            if ledger.connected:
+                return
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _keep_uses(uses: LastUses, world: World) -> None:
@@ -191,7 +223,9 @@ def _etag_key(upstream: UpstreamSettings) -> bytes:
 
 def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
     settings: Settings,
+    name: str,
     *,
+    listener: socket.socket | None,
     world: World,
     feed: FeedClient,
     ledger: Ledger,
@@ -204,8 +238,8 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
 ) -> GatewayServer:
     open_answers = OpenAnswers(lambda: world.point.changed)
     metrics = GatewayMetrics(open_answers=lambda: len(open_answers), staleness=feed.staleness)
-    for name, text, read in shadow.numbers():
-        metrics.gauge(name, text, read)
+    for gauge, text, read in shadow.numbers():
+        metrics.gauge(gauge, text, read)
     budget = Budget(settings.gateway.max_buffered)
     upstreams = {
         upstream.name: HttpUpstream(
@@ -246,10 +280,19 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
     )
     return GatewayServer(
         flow=flow,
-        edge=Edge(flow, settings=settings.gateway, ids=ids, opaque=opaque, tls=tls, budget=budget),
-        admin=AdminSocket(settings.data / "gateway.sock", readiness, metrics),
+        edge=Edge(
+            flow,
+            settings=settings.gateway,
+            ids=ids,
+            opaque=opaque,
+            tls=tls,
+            budget=budget,
+            listener=listener,
+        ),
+        admin=AdminSocket(settings.data / f"{name}.sock", readiness, metrics),
         open_answers=open_answers,
         upstreams=tuple(upstreams.values()),
+        grace=settings.gateway.drain,
     )
 
 

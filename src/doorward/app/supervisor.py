@@ -8,95 +8,140 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-from doorward.app.admin import fetched
-from doorward.core.errors import InvalidConfigError, UnavailableError
+from doorward.app.children import Job, Kept, RoleExitedError
+from doorward.app.fleet import Fleet
+from doorward.core.errors import InvalidConfigError
+from doorward.settings import Settings
 
 # What the others need first; they end in the opposite order.
-ROLES = ("ledger", "control", "gateway")
+GATEWAY = "gateway"
+ROLES = ("ledger", "control", GATEWAY)
+# `--role gateway`: everything that traffic needs. The control role runs apart, or not at the moment.
+DATA_ROLES = ("ledger", GATEWAY)
 # Nobody waits for it: decisions are made without it, and it starts again like the others.
 SHADOW = "shadow"
-_READY_DEADLINE = 60.0
 _GRACE = 20.0
 _PRIVATE_DIRECTORY = 0o700
 _LOCK = "up.lock"
-_OK = 200
-_FIRST_BACKOFF = 0.2
-_LONGEST_BACKOFF = 5.0
+_CHILDREN_LOCK = "children.lock"
+_ORPHANS_SECONDS = 40.0
+_LOOK_SECONDS = 0.1
 _log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class _Child:
-    """One role's process; `lifeline` is our end of a pipe whose closing tells the child to stop."""
-
-    role: str
-    process: asyncio.subprocess.Process
-    lifeline: int
-    started: float = field(default=0.0)
-
-
-class RoleExitedError(UnavailableError):
-    """A role ended before it was ready; `status` is its exit code, already explained on stderr."""
-
-    def __init__(self, role: str, status: int) -> None:
-        """Keep the role and its exit status."""
-        super().__init__(f"the {role} process ended before it was ready (exit {status})")
-        self.status = status
-
-
 async def supervise(
-    *, arguments: list[str], data: Path, roles: tuple[str, ...] = ROLES, on_ready: Callable[[], None]
+    settings: Settings,
+    *,
+    arguments: tuple[str, ...],
+    roles: tuple[str, ...] = ROLES,
+    on_ready: Callable[[], None],
 ) -> int:
-    """Run the roles until SIGINT or SIGTERM; restart one that dies; return the exit code.
+    """Run the roles until SIGINT or SIGTERM; restart what dies; return the exit code.
 
-    `arguments` are handed to each child after `up --role ROLE`. A role that ends before it was
-    ever ready ends everything with its own exit code: a broken start is not retried.
+    `arguments` are handed to each child. SIGHUP replaces the gateways one by one, with the
+    configuration as it is then; where it comes from a closed terminal it stops. A role that ends before
+    it was ever ready ends everything with its own exit code: a broken start is not retried.
     """
-    stopping = asyncio.Event()
+    stopping, reload = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    with held(data):
-        return await _run(arguments, data, roles, stopping, on_ready)
+    loop.add_signal_handler(signal.SIGHUP, stopping.set if sys.stdin.isatty() else reload.set)
+    with held(settings.data):
+        async with alone(settings.data, stopping) as lock:
+            house = _House(settings, arguments=arguments, roles=roles, lock=lock, stopping=stopping)
+            return await house.run(reload, on_ready)
 
 
-async def _run(
-    arguments: list[str],
-    data: Path,
-    roles: tuple[str, ...],
-    stopping: asyncio.Event,
-    on_ready: Callable[[], None],
-) -> int:
-    children: list[_Child] = []
-    try:
-        # All start at once: the gateway waits by itself for what the control role tells it.
-        children += [await _start(role, arguments) for role in roles]
-        for child in children:
-            if child.role != SHADOW:
-                await _ready(child, data, stopping)
-        if not stopping.is_set():
-            on_ready()
-        keepers = [asyncio.create_task(_keep(child, arguments, data, stopping)) for child in children]
-        await stopping.wait()
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
-    except RoleExitedError as ended:
-        return ended.status or 1
-    except asyncio.CancelledError:
-        pass
-    finally:
-        # The gateway first: the control role then signs the clean end of its log, and the ledger hears
-        # of every use.
-        for child in reversed(children):
-            await _stop(child)
-    return 0
+class _House:
+    """Everything that runs, in the order it starts; it ends in the opposite order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        arguments: tuple[str, ...],
+        roles: tuple[str, ...],
+        lock: int,
+        stopping: asyncio.Event,
+    ) -> None:
+        """Bind the gateways' port first: if it is taken nothing starts."""
+        self._stopping = stopping
+        self._fleet = (
+            Fleet(
+                settings.gateway,
+                data=settings.data,
+                arguments=arguments,
+                inherited=(lock,),
+                stopping=stopping,
+            )
+            if GATEWAY in roles
+            else None
+        )
+        jobs = [Job(role, ("--role", role, *arguments), (lock,)) for role in roles if role != GATEWAY]
+        self._roles = {job.name: Kept(partial(_same, job), settings.data, stopping) for job in jobs}
+
+    async def run(self, reload: asyncio.Event, on_ready: Callable[[], None]) -> int:
+        """Start, keep and stop everything; return the exit code."""
+        try:
+            await self._start()
+            if not self._stopping.is_set():
+                on_ready()
+            for role in self._roles.values():
+                role.keep()
+            if self._fleet is not None:
+                self._fleet.keep()
+            await self._reload_until_stopped(reload)
+        except RoleExitedError as ended:
+            return ended.status or 1
+        except asyncio.CancelledError:
+            pass
+        finally:
+            await self._stop()
+        return 0
+
+    async def _start(self) -> None:
+        # All start at once: gateways wait by themselves for what the others tell them.
+        for role in self._roles.values():
+            await role.start()
+        if self._fleet is not None:
+            await self._fleet.start()
+        for name, role in self._roles.items():
+            if name != SHADOW:
+                await role.ready()
+        if self._fleet is not None:
+            await self._fleet.ready()
+
+    async def _reload_until_stopped(self, reload: asyncio.Event) -> None:
+        stop = asyncio.create_task(self._stopping.wait())
+        while not stop.done():
+            again = asyncio.create_task(reload.wait())
+            await asyncio.wait({stop, again}, return_when=asyncio.FIRST_COMPLETED)
+            if again.done() and not stop.done():
+                reload.clear()
+                if self._fleet is not None:
+                    # When we are stopped meanwhile it ends by itself, at the next gateway.
+                    await self._fleet.roll()
+            again.cancel()
+
+    async def _stop(self) -> None:
+        # The gateways first: the control role then signs the clean end of their logs, and the ledger
+        # hears of every use.
+        if self._fleet is not None:
+            await self._fleet.stop()
+        for role in reversed(self._roles.values()):
+            await role.stop(_GRACE)
+
+
+def _same(job: Job) -> Job:
+    return job
 
 
 def prepare_data(data: Path) -> None:
@@ -141,83 +186,54 @@ def _lock(file: int, data: Path) -> None:
         ) from None
 
 
-async def _start(role: str, arguments: list[str]) -> _Child:
-    theirs, ours = os.pipe()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "doorward.cli", "up", "--role", role, "--lifeline", str(theirs), *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        pass_fds=(theirs,),
-        start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops the roles in order
-    )  # fmt: skip
-    os.close(theirs)
-    return _Child(role, process, ours, asyncio.get_running_loop().time())
+@contextlib.asynccontextmanager
+async def alone(data: Path, stopping: asyncio.Event) -> AsyncIterator[int]:
+    """Wait until the processes of a run whose supervisor was killed are gone; yield a lock to hand down.
 
-
-async def _ready(child: _Child, data: Path, stopping: asyncio.Event) -> None:
-    """Wait until the role's admin socket says ready; raise RoleExitedError if it ends first."""
-    socket = data / f"{child.role}.sock"
-    deadline = asyncio.get_running_loop().time() + _READY_DEADLINE
-    while not stopping.is_set():
-        if child.process.returncode is not None:
-            raise RoleExitedError(child.role, child.process.returncode)
-        if await says_ready(socket):
-            return
-        if asyncio.get_running_loop().time() > deadline:
-            raise UnavailableError(
-                f"the {child.role} process was not ready within {_READY_DEADLINE:.0f} s",
-                hint="Its log above says what it waits for.",
-            )
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(child.process.wait(), 0.05)
-
-
-async def says_ready(socket: Path) -> bool:
-    """Ask a role's admin socket for /readyz; a socket that does not answer is not ready."""
-    return (await fetched(socket, "/readyz"))[0] == _OK
-
-
-async def _keep(child: _Child, arguments: list[str], data: Path, stopping: asyncio.Event) -> None:
-    """Restart a role whenever it ends, a little later each time it ends soon again."""
-    backoff = _FIRST_BACKOFF
-    loop = asyncio.get_running_loop()
-    while not stopping.is_set():
-        status = await child.process.wait()
-        if loop.time() - child.started > _READY_DEADLINE:
-            backoff = _FIRST_BACKOFF
-        _log.error("role_ended", ended=child.role, status=status, restart_in_s=backoff)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopping.wait(), backoff)
-            return
-        backoff = min(backoff * 2, _LONGEST_BACKOFF)
-        fresh = await _start(child.role, arguments)
-        os.close(child.lifeline)
-        child.process, child.lifeline, child.started = fresh.process, fresh.lifeline, fresh.started
-        with contextlib.suppress(RoleExitedError, UnavailableError):
-            await _ready(child, data, stopping)
-
-
-async def _stop(child: _Child) -> None:
-    """Ask the role to finish; end it when it does not within the grace."""
-    with contextlib.suppress(OSError):
-        os.close(child.lifeline)
-    if child.process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError):
-        child.process.terminate()
+    Every child inherits the lock's descriptor, so it is free when the last of them has ended. Raises
+    InvalidConfigError if they do not end.
+    """
+    lock = os.open(data / _CHILDREN_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        await asyncio.wait_for(child.process.wait(), _GRACE)
-    except TimeoutError:
-        child.process.kill()
-        await child.process.wait()
+        deadline = time.monotonic() + _ORPHANS_SECONDS
+        told = False
+        while not stopping.is_set():
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not told:
+                    told = True
+                    _log.warning("former_processes_awaited", seconds=_ORPHANS_SECONDS)
+            if time.monotonic() > deadline:
+                raise InvalidConfigError(
+                    f"processes of a former `doorward up` on {data} do not end",
+                    hint=f"Find them with `fuser {data / _CHILDREN_LOCK}` and end them.",
+                )
+            await asyncio.sleep(_LOOK_SECONDS)
+        yield lock
+    finally:
+        os.close(lock)
 
 
-async def set_when_asked(stop: asyncio.Event, lifeline: int | None) -> None:
-    """Set `stop` when SIGTERM or SIGINT arrives, or when the supervisor is gone (its pipe end closes)."""
+async def set_when_asked(stop: asyncio.Event, lifeline: int | None) -> bool:
+    """Set `stop` when SIGTERM or SIGINT arrives, or when the supervisor is gone (its pipe end closes).
+
+    Return whether the supervisor is gone: then nobody waits, and the next one waits for us to end.
+    """
     loop = asyncio.get_running_loop()
+    orphaned = False
+
+    def left() -> None:
+        nonlocal orphaned
+        orphaned = True
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     if lifeline is not None:
-        loop.add_reader(lifeline, stop.set)
+        loop.add_reader(lifeline, left)
     await stop.wait()
     if lifeline is not None:
         loop.remove_reader(lifeline)
+    return orphaned

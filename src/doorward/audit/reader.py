@@ -69,7 +69,7 @@ _END = 2**62
 
 
 def write_cursor(cursor: Mapping[str, int]) -> str:
-    """Return a cursor as text: `control:7,gateway:120`."""
+    """Return a cursor as text: `control:7,gateway-1:120`."""
     return ",".join(f"{writer}:{seq}" for writer, seq in sorted(cursor.items()))
 
 

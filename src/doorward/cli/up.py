@@ -23,12 +23,17 @@ def register(app: typer.Typer) -> None:
     app.command("up")(guarded(up))
 
 
-def up(
+def up(  # noqa: PLR0913, PLR0917 -- one parameter per option
     config: ConfigOption = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Where data lives (DOORWARD_DATA, default .doorward).")
     ] = None,
     role: Annotated[str, typer.Option(help="all, control, gateway, ledger or shadow.")] = "all",
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Gateway processes that share the port.")
+    ] = None,
+    worker: Annotated[str, typer.Option(hidden=True)] = "",
+    listener: Annotated[int | None, typer.Option(hidden=True)] = None,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run Doorward: gateway, control plane and console, until Ctrl-C."""
@@ -37,9 +42,12 @@ def up(
     from doorward import settings as configuration
 
     settings = configuration.load(config, data=data)
+    if workers is not None:
+        gateway = settings.gateway.model_copy(update={"workers": workers})
+        settings = settings.model_copy(update={"gateway": gateway})
     match role:
-        case "all":
-            raise typer.Exit(asyncio.run(_all(settings, config)))
+        case "all" | "gateway" if not worker:
+            raise typer.Exit(asyncio.run(_all(settings, config, role)))
         case "control":
             from doorward.app.control import run_control
 
@@ -49,7 +57,7 @@ def up(
 
             from doorward.app.gateway import run_gateway
 
-            uvloop.run(run_gateway(settings, lifeline=lifeline))
+            uvloop.run(run_gateway(settings, worker, listener=listener, lifeline=lifeline))
         case "ledger":
             from doorward.app.ledger import run_ledger
 
@@ -63,14 +71,14 @@ def up(
             raise typer.Exit(Exit.USAGE)
 
 
-async def _all(settings: Settings, config: Path | None) -> int:
+async def _all(settings: Settings, config: Path | None, role: str) -> int:
     from doorward import telemetry
-    from doorward.app.supervisor import ROLES, SHADOW, supervise
+    from doorward.app.supervisor import DATA_ROLES, ROLES, SHADOW, supervise
 
     telemetry.configure(role="supervisor")
-    arguments = ["--data", str(settings.data)]
+    arguments: tuple[str, ...] = ("--data", str(settings.data))
     if config is not None:
-        arguments += ["--config", str(config.absolute())]
+        arguments += ("--config", str(config.absolute()))
     scheme = "https" if settings.gateway.tls else "http"
 
     def announce() -> None:
@@ -84,5 +92,7 @@ async def _all(settings: Settings, config: Path | None) -> int:
         if not settings.upstream:
             say("No upstream is protected yet: `doorward protect KIND URL` writes the configuration for one.")
 
-    roles = (*ROLES, SHADOW) if settings.shadow.every else ROLES
-    return await supervise(arguments=arguments, data=settings.data, roles=roles, on_ready=announce)
+    roles = ROLES if role == "all" else DATA_ROLES
+    if settings.shadow.every and role == "all":
+        roles = (*roles, SHADOW)
+    return await supervise(settings, arguments=arguments, roles=roles, on_ready=announce)

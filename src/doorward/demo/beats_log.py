@@ -34,7 +34,7 @@ def changed_byte_is_named(stage: Stage) -> list[str]:
 
 def _place(stage: Stage, record_id: str) -> tuple[Path, int]:
     """Return where in the log the record names its principal."""
-    for path in sorted((stage.house.data / "audit" / "gateway").glob("[0-9]*.jsonl")):
+    for path in sorted((stage.house.data / "audit").glob("gateway-*/[0-9]*.jsonl")):
         data = path.read_bytes()
         found = data.find(f'"id":"{record_id}"'.encode())
         if found >= 0:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import ssl
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -55,11 +56,12 @@ class Edge:
         tls: ssl.SSLContext | None = None,
         idle_seconds: float | None = None,
         budget: Budget | None = None,
-        reuse_port: bool = False,
+        listener: socket.socket | None = None,
     ) -> None:
         """Take the flow; `opaque` maps an upstream's name to its strict path segments (`canonical`).
 
-        `budget` bounds the bytes held for all requests; with `reuse_port` several processes share the port.
+        `budget` bounds the bytes held for all requests. `listener` is a bound socket to listen on, shared
+        with the process that takes over from us; else one is made.
         Raises InvalidConfigError for plain HTTP on an address that others can reach.
         """
         self._host, self._port = split_listen(settings.listen)
@@ -69,7 +71,7 @@ class Edge:
                 hint='Set tls = "auto" or tls = { cert, key }, or listen on 127.0.0.1.',
             )
         self._flow, self._settings, self._ids = flow, settings, ids
-        self._opaque, self._tls, self._reuse_port = opaque, tls, reuse_port
+        self._opaque, self._tls, self._inherited = opaque, tls, listener
         self._bounds = bounds_of(settings, idle_seconds=idle_seconds)
         self._budget = budget or Budget(settings.max_buffered)
         self._http: Listener | None = None
@@ -85,17 +87,18 @@ class Edge:
     async def start(self) -> None:
         """Listen; raise InvalidConfigError when the address cannot be had."""
         self._http = Listener(self, self._bounds, self._budget, chain_of=chain_of)
+        where: dict[str, Any] = {"host": self._host, "port": self._port}
+        if self._inherited is not None:
+            where = {"sock": self._inherited}
         loop = asyncio.get_running_loop()
         try:
             self._listener = await loop.create_server(
                 self._http,
-                self._host,
-                self._port,
+                **where,
                 ssl=self._tls,
                 ssl_handshake_timeout=self._settings.header_timeout if self._tls is not None else None,
                 ssl_shutdown_timeout=_TLS_CLOSE_SECONDS if self._tls is not None else None,
                 backlog=1024,
-                reuse_port=self._reuse_port or None,
             )
         except OSError as reason:
             taken = reason.errno == errno.EADDRINUSE

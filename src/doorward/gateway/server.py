@@ -145,7 +145,7 @@ class GatewayServer:
     ) -> None:
         """Take constructed parts; `grace` is how long open answers may take at the end, in seconds."""
         self._flow, self._edge, self._admin = flow, edge, admin
-        self._open, self._upstreams, self._grace = open_answers, upstreams, grace
+        self._open, self._upstreams, self.grace = open_answers, upstreams, grace
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -171,7 +171,7 @@ class GatewayServer:
 
     async def stop(self) -> None:
         """Drain: accept nothing more, let open answers finish within the grace, cut the rest, close."""
-        await self._edge.drain(self._grace)
+        await self._edge.drain(self.grace)
         self._open.cut_all("the gateway stopped")
         await self._edge.close()
         for task in self._tasks:

@@ -89,6 +89,8 @@ class GatewaySettings(Section):
     max_buffered: int = 512 * 1024 * 1024
     upstream_timeout: float = 120.0
     max_staleness: float = 86_400.0
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    drain: Annotated[float, Field(ge=0, le=3600)] = 20.0
 
 
 def _checked_origin(url: str) -> str:

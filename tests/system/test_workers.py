@@ -1,0 +1,404 @@
+"""Two gateways on one port behave as one: budgets, one-time things, revocation, the log, restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from doorward.app.admin import fetched
+from support.installation import Installation, SlowLLM, wait_until
+
+POLICIES = """
+@id("staff-invokes")
+@limit("50/day")
+permit (principal is Doorward::User, action == Doorward::Action::"invoke", resource)
+when { resource == Doorward::Model::"llm/scarce" };
+@id("staff-invokes-freely")
+permit (principal is Doorward::User, action == Doorward::Action::"invoke", resource)
+when { resource == Doorward::Model::"llm/m" };
+@id("staff-views")
+permit (principal is Doorward::User, action == Doorward::Action::"view", resource is Doorward::Model);
+"""
+ORG = """
+users:
+  ada: { roles: [staff], employment: employee, clearance: 2 }
+  bob: { roles: [staff], employment: employee, clearance: 2 }
+assets:
+  Model::"llm/m": { owner: ada, sensitivity: 1, environment: production }
+  Model::"llm/scarce": { owner: ada, sensitivity: 1, environment: production }
+"""
+WORKERS = ("gateway-1", "gateway-2")
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[SlowLLM]:
+    with SlowLLM() as running:
+        running.answer_now()
+        yield running
+
+
+@pytest.fixture
+def house(llm: SlowLLM) -> Iterator[Installation]:
+    upstream = f'[[upstream]]\nname = "llm"\nkind = "openai"\nurl = "http://127.0.0.1:{llm.port}"\n'
+    with Installation(
+        upstreams=upstream, org=ORG, policies=POLICIES, environment={"DOORWARD_GATEWAY__WORKERS": "2"}
+    ) as made:
+        yield made.start()
+
+
+def many(limit: int = 0) -> aiohttp.ClientSession:
+    """A client whose every request has a connection of its own: the kernel spreads them."""
+    timeout = aiohttp.ClientTimeout(total=60)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=limit, force_close=True), timeout=timeout
+    )
+
+
+async def ask(session, house, key, model="scarce", **more) -> tuple[int, str, dict]:
+    async with session.post(
+        f"{house.url}/llm/v1/chat/completions",
+        json={"model": model, "messages": [], **more},
+        headers={"Authorization": f"Bearer {key}"},
+    ) as answer:
+        return answer.status, answer.headers.get("Doorward-Request-Id", ""), await answer.json()
+
+
+async def statuses(house, key, count, model="scarce") -> Counter[int]:
+    found: Counter[int] = Counter()
+
+    async def one(session) -> None:
+        try:
+            found[(await ask(session, house, key, model))[0]] += 1
+        except aiohttp.ClientError:
+            found[0] += 1
+
+    async with many() as session:
+        await asyncio.gather(*(one(session) for _ in range(count)))
+    return found
+
+
+def writers(house: Installation) -> Counter[str]:
+    return Counter(r["writer"] for r in house.records() if r["kind"] == "decision")
+
+
+def worker(house: Installation, name: str) -> int | None:
+    return house.pid(name)
+
+
+def test_two_hundred_parallel_calls_on_a_budget_of_fifty_are_fifty(house: Installation, llm: SlowLLM) -> None:
+    before = llm.models.count("scarce")
+    key = house.key("ada")["key"]
+    assert asyncio.run(statuses(house, key, 200)) == {200: 50, 429: 150}
+    assert llm.models.count("scarce") - before == 50
+    decided = writers(house)
+    assert decided["gateway-1"] > 20
+    assert decided["gateway-2"] > 20
+    # Another caller has a budget of her own.
+    assert asyncio.run(statuses(house, house.key("bob")["key"], 60)) == {200: 50, 429: 10}
+
+
+def test_kill_9_of_a_worker_under_load_keeps_the_budget_and_the_log(
+    house: Installation, llm: SlowLLM
+) -> None:
+    before = llm.models.count("scarce")
+    key = house.key("ada")["key"]
+
+    async def load() -> int:
+        passed = 0
+        victim = worker(house, "gateway-1")
+        for round_ in range(12):
+            if round_ == 2:
+                os.kill(victim or 0, signal.SIGKILL)
+            found = await statuses(house, key, 25)
+            passed += found[200]
+        return passed
+
+    passed = asyncio.run(load())
+    reached = llm.models.count("scarce") - before
+    assert passed <= reached <= 50
+    # What the dead one held is at most a quarter of what was left.
+    assert reached >= 25
+    wait_until(lambda: worker(house, "gateway-1"), what="it is started again")
+    wait_until(lambda: ready(house), what="both are ready again")
+    assert asyncio.run(statuses(house, key, 30))[200] == 50 - reached or reached >= 36
+    house.cli("audit", "verify")
+    allowed = [r for r in house.records() if r["kind"] == "decision" and r["decision"] == "allow"]
+    assert len([r for r in allowed if r["resource"] == 'Model::"llm/scarce"']) <= 50
+    house.stop()
+    house.cli("audit", "verify")
+
+
+def ready(house: Installation) -> bool:
+    status, body = asyncio.run(fetched(house.data / "gateway.sock", "/readyz"))
+    return status == 200 and len(json.loads(body)["workers"]) == 2
+
+
+def test_kill_9_of_the_owner_refuses_what_it_counts_and_resets_nothing(
+    house: Installation, llm: SlowLLM
+) -> None:
+    before = llm.models.count("scarce")
+    key = house.key("ada")["key"]
+    assert asyncio.run(statuses(house, key, 20)) == {200: 20}
+    owner = house.pid("ledger")
+    os.kill(owner or 0, signal.SIGKILL)
+
+    async def during() -> tuple[float, int, dict]:
+        async with many() as session:
+            # What is not limited goes on; what is, is refused at once, and says why.
+            assert (await ask(session, house, key, "m"))[0] == 200
+            began = time.monotonic()
+            status, _, body = await ask(session, house, key)
+            return time.monotonic() - began, status, body
+
+    took, status, body = asyncio.run(during())
+    if status == 503:
+        assert "counts" in json.dumps(body)
+        assert took < 1.5
+    wait_until(lambda: house.pid("ledger") not in {None, owner}, what="it is started again")
+    wait_until(lambda: asyncio.run(statuses(house, key, 1)).get(503, 0) == 0, what="limits work again")
+    asyncio.run(statuses(house, key, 100))
+    assert llm.models.count("scarce") - before == 50
+    assert asyncio.run(statuses(house, key, 20)) == {429: 20}
+
+
+def test_an_owner_that_hangs_is_a_503_within_a_second_and_heals(house: Installation) -> None:
+    key = house.key("ada")["key"]
+    assert asyncio.run(statuses(house, key, 2)) == {200: 2}
+    owner = house.pid("ledger") or 0
+    os.kill(owner, signal.SIGSTOP)
+    try:
+        time.sleep(1.1)
+        began = time.monotonic()
+        assert asyncio.run(statuses(house, key, 4)) == {503: 4}
+        assert time.monotonic() - began < 1.5
+        assert asyncio.run(statuses(house, key, 4, "m")) == {200: 4}
+    finally:
+        os.kill(owner, signal.SIGCONT)
+    wait_until(lambda: asyncio.run(statuses(house, key, 1)) == {200: 1}, what="limits work again")
+
+
+def test_a_rolling_restart_under_load_fails_no_request(house: Installation) -> None:
+    key = house.key("ada")["key"]
+    first = {worker(house, name) for name in WORKERS}
+
+    async def caller(session, until: asyncio.Event, found: Counter) -> None:
+        while not until.is_set():
+            status, _, _ = await ask(session, house, key, "m")
+            found[status] += 1
+
+    async def load() -> Counter[int]:
+        found: Counter[int] = Counter()
+        done = asyncio.Event()
+        async with many() as fresh, aiohttp.ClientSession() as kept:
+            callers = [asyncio.create_task(caller(s, done, found)) for s in (fresh, fresh, kept, kept)]
+            os.kill(house.process.pid, signal.SIGHUP)
+            async with asyncio.timeout(120):
+                while "gateways_replaced" not in house.log.read_text():
+                    await asyncio.sleep(0.1)
+            done.set()
+            await asyncio.gather(*callers)
+        return found
+
+    found = asyncio.run(load())
+    assert set(found) == {200}
+    assert found[200] > 20
+    assert not first & {worker(house, name) for name in ("gateway-1", "gateway-2", "gateway-3")}
+    house.cli("audit", "verify")
+    house.stop()
+    house.cli("audit", "verify")
+
+
+def test_a_configuration_that_is_broken_replaces_nobody(house: Installation) -> None:
+    key = house.key("ada")["key"]
+    first = {worker(house, name) for name in WORKERS}
+    config = house.folder / "doorward.toml"
+    good = config.read_text()
+    config.write_text(good + "\n[gateway.nonsense]\n")
+    os.kill(house.process.pid, signal.SIGHUP)
+    wait_until(lambda: "reload_failed" in house.log.read_text(), seconds=60)
+    assert first == {worker(house, name) for name in WORKERS}
+    assert asyncio.run(statuses(house, key, 10, "m")) == {200: 10}
+    config.write_text(good)
+
+
+def test_revocation_reaches_every_worker_within_a_second(house: Installation) -> None:
+    tries = int(os.environ.get("DOORWARD_REVOCATIONS", "8"))
+    slowest = 0.0
+
+    async def cut(number: int) -> float:
+        made = await asyncio.to_thread(house.key, "ada")
+        async with many() as session:
+            streams = []
+            while len({name for name, count in await open_streams(house) if count}) < 2:
+                answer = await session.post(
+                    f"{house.url}/llm/v1/chat/completions",
+                    json={"model": "m", "messages": [], "stream": True},
+                    headers={"Authorization": f"Bearer {made['key']}"},
+                )
+                assert answer.status == 200
+                assert await answer.content.read(10)
+                streams.append(answer)
+                assert len(streams) < 60
+            await asyncio.to_thread(house.cli, "key", "revoke", made["id"])
+            began = time.monotonic()
+
+            async def ends(answer) -> float:
+                with contextlib.suppress(aiohttp.ClientError):
+                    await answer.read()
+                return time.monotonic() - began
+
+            took = max(await asyncio.gather(*map(ends, streams)))
+            answers = [(await ask(session, house, made["key"], "m"))[0] for _ in range(8)]
+            assert set(answers) == {401}, number
+            return took
+
+    for number in range(tries):
+        slowest = max(slowest, asyncio.run(cut(number)))
+    assert slowest < 1.0
+
+
+async def open_streams(house: Installation) -> list[tuple[str, float]]:
+    _, text = await fetched(house.data / "gateway.sock", "/metrics")
+    found = []
+    for line in text.decode().splitlines():
+        if line.startswith("doorward_open_answers{"):
+            labels, value = line.rsplit(" ", 1)
+            found.append((labels, float(value)))
+    return found
+
+
+def test_the_decision_of_any_worker_is_found_and_records_come_in_the_order_of_time(
+    house: Installation,
+) -> None:
+    key = house.key("ada")["key"]
+
+    async def some() -> list[str]:
+        async with many() as session:
+            return [(await ask(session, house, key, "m"))[1] for _ in range(24)]
+
+    asked = asyncio.run(some())
+    where = {r["request_id"]: r["writer"] for r in house.records() if r["kind"] == "decision"}
+    assert {where[each] for each in asked} == set(WORKERS)
+    for name in WORKERS:
+        mine = next(each for each in asked if where[each] == name)
+        assert "staff-invokes-freely" in house.cli("why", mine)
+    told = [json.loads(line) for line in house.cli("audit", "search", "--json").splitlines()]
+    times = [r["time"] for r in told]
+    assert times in (sorted(times), sorted(times, reverse=True))
+    assert {r["writer"] for r in told if r["request_id"] in asked} == set(WORKERS)
+    checkpoint = json.loads((house.data / "audit/checkpoint.json").read_bytes())
+    assert {head["writer"] for head in checkpoint["heads"]} >= set(WORKERS)
+
+
+def test_after_kill_9_of_the_supervisor_the_next_one_starts(house: Installation) -> None:
+    house.process.kill()
+    house.process.wait()
+    house.log.write_text("")
+    house.start()
+    assert asyncio.run(statuses(house, house.key("ada")["key"], 4, "m")) == {200: 4}
+    house.cli("audit", "verify")
+
+
+def test_the_gateways_run_alone_with_what_they_share(house: Installation) -> None:
+    house.stop()
+    with house.log.open("ab") as log:
+        control = subprocess.Popen(
+            house.command(
+                "up", "--role", "control", "--config", str(house.folder / "doorward.toml"),
+                "--data", str(house.data),
+            ),
+            cwd=house.folder, stdout=log, stderr=log,
+        )  # fmt: skip
+        house.process = subprocess.Popen(
+            house.command(
+                "up", "--role", "gateway", "--workers", "2", "--config", str(house.folder / "doorward.toml"),
+                "--data", str(house.data),
+            ),
+            cwd=house.folder, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: ready(house), seconds=60, what="two gateways are ready")
+        assert asyncio.run(statuses(house, house.key("ada")["key"], 60)) == {200: 50, 429: 10}
+    finally:
+        house.process.terminate()
+        house.process.wait(40)
+        control.terminate()
+        control.wait(40)
+
+
+def test_bad_tokens_fill_no_log_and_hold_up_nobody(house: Installation) -> None:
+    count = int(os.environ.get("DOORWARD_BAD_TOKENS", "6000"))
+    key = house.key("ada")["key"]
+    assert asyncio.run(statuses(house, key, 1, "m")) == {200: 1}
+    before = size_of_log(house)
+
+    async def flood() -> tuple[int, list[float]]:
+        sent, healthy = 0, []
+        done = asyncio.Event()
+
+        async def stranger(session) -> None:
+            nonlocal sent
+            while sent < count:
+                sent += 1
+                headers = {"Authorization": f"Bearer dw_{sent:08d}nonsense"}
+                async with session.get(f"{house.url}/llm/v1/models", headers=headers) as answer:
+                    assert answer.status == 401
+
+        async def friend(session) -> None:
+            while not done.is_set():
+                began = time.monotonic()
+                assert (await ask(session, house, key, "m"))[0] == 200
+                healthy.append(time.monotonic() - began)
+                await asyncio.sleep(0.05)
+
+        async with aiohttp.ClientSession() as strangers, many() as session:
+            watching = asyncio.create_task(friend(session))
+            await asyncio.gather(*(stranger(strangers) for _ in range(16)))
+            done.set()
+            await watching
+        return sent, healthy
+
+    began = time.monotonic()
+    sent, healthy = asyncio.run(flood())
+    took = time.monotonic() - began
+    time.sleep(2.5)
+    ours = 2 * 1600 * len(healthy)
+    grown = size_of_log(house) - before - ours
+    assert sent >= count
+    assert grown < 1_000_000 * count / 1_000_000 + 120_000, (grown, took, len(healthy))
+    assert sorted(healthy)[len(healthy) // 2] < 1.0
+    refused = [
+        r for r in house.records() if r.get("code") in {"unauthenticated", "key_unknown", "key_malformed"}
+    ]
+    counted = sum(r["request"].get("repeated", 1) for r in refused)
+    assert counted >= count
+
+
+def size_of_log(house: Installation) -> int:
+    return sum(file.stat().st_size for file in (house.data / "audit").rglob("*.jsonl"))
+
+
+def test_a_port_another_installation_serves_is_not_shared(house: Installation) -> None:
+    with Installation(policies=POLICIES) as other:
+        other.gateway_port = house.gateway_port
+        config = other.folder / "doorward.toml"
+        text = config.read_text()
+        taken = text.replace(text.split('listen = "127.0.0.1:')[1].split('"')[0], str(house.gateway_port), 1)
+        config.write_text(taken)
+        assert other.launch().wait(60) == 3
+        assert "taken" in other.log.read_text()
+    with socket.create_connection(("127.0.0.1", house.gateway_port), 5):
+        pass
+    assert Path(house.data / "gateway.sock").exists()
