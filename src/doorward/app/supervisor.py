@@ -171,6 +171,9 @@ def held(data: Path) -> Iterator[None]:
         ) from reason
     try:
         _lock(lock, data)
+        # Whom to send a signal to; it says nothing once the lock is free.
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
         yield
     finally:
         os.close(lock)
