@@ -18,7 +18,6 @@ from doorward.core.clock import Clock
 from doorward.core.decision import Decision, Effect
 from doorward.core.errors import DeniedError, DoorwardError, UnavailableError
 from doorward.core.ids import IdSource
-from doorward.core.model import EntityUid
 from doorward.core.ports import AuditLog, LimitExceeded, LimitStore, Reservation
 from doorward.core.record import DecisionRecord
 from doorward.core.wire import Answer, Peer, Request, UpstreamClient
@@ -29,15 +28,15 @@ from doorward.gateway.circumstances import PURPOSE_HEADER, Circumstances, purpos
 from doorward.gateway.faults import origin_of
 from doorward.gateway.floods import Floods
 from doorward.gateway.forwarding import Forwarding, Rejudge
-from doorward.gateway.judgement import CREDENTIAL_BOUNDS, Judged, is_hidden, judge
+from doorward.gateway.judgement import CREDENTIAL_BOUNDS, Judged, is_hidden, judge, said_of
 from doorward.gateway.metadata import ProtectedResources
 from doorward.gateway.obligations import breaks_readonly, challenge_of, counters, impossible, unmet_step_up
 from doorward.gateway.passage import Passage
 from doorward.gateway.ports import Authenticates, Meter, Point, Standpoint
 from doorward.gateway.preconditions import await_demanded, require_bounded, require_demanded
 from doorward.gateway.recording import decision_record, flood_record
-from doorward.gateway.refusal import of_decision, of_error, problem, refusal
-from doorward.gateway.streams import OpenAnswers
+from doorward.gateway.refusal import of_error, problem, refusal
+from doorward.gateway.streams import Crowd, OpenAnswers
 from doorward.gateway.visit import StepLeftOutError, TurnedAway, Visit, adapter_of, decided_on, unreadable
 from doorward.http1.incoming import too_large
 from doorward.settings import GatewaySettings
@@ -78,7 +77,7 @@ class Flow:
         self._audit, self._limits = audit, limits
         self._clock, self._ids, self._settings = clock, ids, settings
         self._staleness, self._meter, self._resources = staleness, meter, resources
-        self._floods = Floods(clock)
+        self._floods, self._crowd = Floods(clock), Crowd(settings.streams_per_principal)
         self._forwarding = Forwarding(
             upstreams=upstreams,
             audit=audit,
@@ -100,7 +99,11 @@ class Flow:
             answer = await self._walk(visit)
         except TurnedAway as verdict:
             code = verdict.refusal.code
+            visit.leave()
             answer = await self._turn_away(visit, verdict)
+        except BaseException:
+            visit.leave()
+            raise
         self._count(visit, code, answer.status)
         return _identified(answer, request.id)
 
@@ -252,7 +255,7 @@ class Flow:
             raise self._absent(visit, standpoint)
         denied = judgement.denied[0]
         visit.explained = explained = self._explained(visit, standpoint, denied)
-        raise TurnedAway(_said(denied, explained, resource=denied.request.resource, request_id=request_id))
+        raise TurnedAway(said_of(denied, explained, resource=denied.request.resource, request_id=request_id))
 
     def _absent(self, visit: Visit, standpoint: Standpoint) -> TurnedAway:
         """Answer for a hidden name what is answered for one that does not exist: maybe a plain denial."""
@@ -273,7 +276,7 @@ class Flow:
             return not_found
         denied = missing.judgement.denied[0]
         explained = self._explained(visit, standpoint, denied)
-        said = _said(denied, explained, resource=missing.named(denied), request_id=request_id)
+        said = said_of(denied, explained, resource=missing.named(denied), request_id=request_id)
         return TurnedAway(msgspec.structs.replace(said, detail=missing.restored(said.detail)))
 
     def _explained(self, visit: Visit, standpoint: Standpoint, denied: Judged) -> Decision:
@@ -290,6 +293,10 @@ class Flow:
     async def _reserve(self, visit: Visit) -> Reservation | None:
         standpoint, circumstances, naming = decided_on(visit)
         request_id, obligations = visit.request.id, visit.obligations
+        visit.place = self._crowd.enter(circumstances.caller.principal)
+        if visit.place is None:
+            detail = "Too many of your requests are under way at this moment; let some of them end."
+            raise TurnedAway(refusal("limit_exceeded", detail, request_id, retry_after=1))
         cannot = impossible(obligations, adapter_of(visit).keeps(naming))
         if cannot is not None:
             kind = type(cannot).__struct_config__.tag
@@ -376,16 +383,6 @@ class Flow:
         if self._meter is not None:
             seconds = self._clock.monotonic() - visit.started
             self._meter.answered(upstream=visit.upstream, code=code, status=status, seconds=seconds)
-
-
-def _said(denied: Judged, explained: Decision, *, resource: EntityUid, request_id: str) -> Refusal:
-    return of_decision(
-        explained,
-        principal=denied.request.principal,
-        action=denied.request.action.id,
-        resource=resource,
-        request_id=request_id,
-    )
 
 
 def _identified(answer: Answer, request_id: str) -> Answer:

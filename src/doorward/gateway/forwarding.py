@@ -192,6 +192,7 @@ class _Ending:
 
     async def end(self, how: str, sent: int) -> None:
         self._forwarding.forget(self._open_answer)
+        self._visit.leave()
         outcome: dict[str, Any] = {"status": self.status, "bytes": sent, "ended": how}
         if self._open_answer.cut_reason is not None:
             outcome["cut_by"] = self._open_answer.cut_reason

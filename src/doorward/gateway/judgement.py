@@ -12,11 +12,12 @@ from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.identity import Caller
 from doorward.core.model import Action, EntityUid
 from doorward.core.obligation import AnyObligation
-from doorward.gateway.adapter import Ask
+from doorward.gateway.adapter import Ask, Refusal
 from doorward.gateway.circumstances import Circumstances, context_of
 from doorward.gateway.faults import origin_of
 from doorward.gateway.ports import Standpoint
 from doorward.gateway.prefixes import Place, Prefixes
+from doorward.gateway.refusal import of_decision
 
 # Stands in `determining` where a credential's own bounds deny.
 CREDENTIAL_BOUNDS = "credential:bounds"
@@ -147,3 +148,14 @@ def is_hidden(standpoint: Standpoint, judgement: Judgement, circumstances: Circu
     except Exception as error:  # noqa: BLE001 -- what cannot be judged visible is hidden
         _log.error("visibility_failed", error=origin_of(error))
         return True
+
+
+def said_of(denied: Judged, explained: Decision, *, resource: EntityUid, request_id: str) -> Refusal:
+    """Return the refusal of a denied question, with what may be told of it; `resource` as it is named."""
+    return of_decision(
+        explained,
+        principal=denied.request.principal,
+        action=denied.request.action.id,
+        resource=resource,
+        request_id=request_id,
+    )

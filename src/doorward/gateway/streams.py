@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import structlog
 
+from doorward.core.model import EntityUid
+
 _log = structlog.get_logger()
 
 # Bound on how late a change is noticed, and how often clocks and sessions are judged; seconds.
@@ -62,6 +64,44 @@ class OpenAnswer:
         if task is not None:
             task.uncancel()
         return True
+
+
+class Place:
+    """One request's place among those of its caller."""
+
+    __slots__ = ("_crowd", "_who")
+
+    def __init__(self, crowd: dict[EntityUid, int], who: EntityUid) -> None:
+        """Count one more."""
+        self._crowd, self._who = crowd, who
+        crowd[who] = crowd.get(who, 0) + 1
+
+    def leave(self) -> None:
+        """Count one less."""
+        left = self._crowd[self._who] - 1
+        if left:
+            self._crowd[self._who] = left
+        else:
+            del self._crowd[self._who]
+
+
+class Crowd:
+    """Bound how many requests of one principal are under way in this process."""
+
+    def __init__(self, most: int) -> None:
+        """Allow `most` at a time."""
+        self._most = most
+        self._under_way: dict[EntityUid, int] = {}
+
+    def enter(self, who: EntityUid) -> Place | None:
+        """Return a place for one more request, None if there is none; it must be left again."""
+        if self._under_way.get(who, 0) >= self._most:
+            return None
+        return Place(self._under_way, who)
+
+    def __len__(self) -> int:
+        """Return how many principals have a request under way."""
+        return len(self._under_way)
 
 
 class OpenAnswers:

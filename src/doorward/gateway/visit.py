@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from doorward.gateway.circumstances import Circumstances
     from doorward.gateway.judgement import Judgement
     from doorward.gateway.ports import Standpoint
+    from doorward.gateway.streams import Place
 
 
 @dataclass(slots=True)
@@ -41,7 +42,14 @@ class Visit:
     explained: Decision | None = None
     unrecorded: bool = False
     demand: AtLeast | None = None
+    place: Place | None = None
     reason: str = ""
+
+    def leave(self) -> None:
+        """Give up the place among the caller's requests under way; again changes nothing."""
+        place, self.place = self.place, None
+        if place is not None:
+            place.leave()
 
 
 class TurnedAway(Exception):  # noqa: N818 -- a verdict, not a fault

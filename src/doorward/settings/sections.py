@@ -87,6 +87,7 @@ class GatewaySettings(Section):
     max_connections: int = 10_000
     max_connections_per_address: int = 1_000
     max_buffered: int = 512 * 1024 * 1024
+    streams_per_principal: int = 100
     upstream_timeout: float = 120.0
     max_staleness: float = 86_400.0
     workers: Annotated[int, Field(ge=1, le=64)] = 1
