@@ -74,6 +74,7 @@ class RealProvider:
     def start(self) -> None:
         assert (ROOT / "node_modules/oidc-provider").exists(), "run `make setup`: it brings oidc-provider"
         clients = [self._client("notebook", self.client_key), self._client("doorward", self.door_key)]
+        clients.append(self._public_client())
         clients += [self._client(name, self.client_key) for name in self.extra]
         settings = {
             "extra": self.extra,
@@ -143,6 +144,17 @@ class RealProvider:
             "grant_types": ["client_credentials"],
             "redirect_uris": [],
             "response_types": [],
+        }
+
+    def _public_client(self) -> dict[str, Any]:
+        """Return the client that people sign in with: code and PKCE, no secret."""
+        return {
+            "client_id": "app",
+            "application_type": "native",
+            "token_endpoint_auth_method": "none",
+            "grant_types": ["authorization_code"],
+            "redirect_uris": ["http://127.0.0.1/callback"],
+            "response_types": ["code"],
         }
 
     def _answers(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import subprocess
 import urllib.error
@@ -16,10 +17,11 @@ import pytest
 from doorward.core.clock import SystemClock
 from support.installation import Installation, SlowLLM, free_port, wait_until
 from support.proofs import ProofMaker
-from support.real_provider import RealProvider, pem
+from support.real_provider import ROOT, RealProvider, node, pem
 
 ORG = """
-users: {{ dana: {{}} }}
+users:
+  dana: {{ identities: [{{ issuer: "{issuer}", subject: dana-1 }}] }}
 services:
   etl: {{ owner: dana, identities: [{{ issuer: "spiffe://corp.example", subject: "/ns/prod/sa/etl" }}] }}
   notebook: {{ owner: dana, identities: [{{ issuer: "{issuer}", subject: notebook }}] }}
@@ -31,6 +33,11 @@ POLICY = """
 permit (principal is Doorward::Service, action == Doorward::Action::"view", resource);
 @id("visitors-look")
 permit (principal in Doorward::Group::"visitors", action == Doorward::Action::"view", resource);
+@id("people-look-with-a-fresh-second-factor")
+@stepup("acr=aal2,max_age=900")
+permit (principal == Doorward::User::"dana", action == Doorward::Action::"invoke", resource);
+@id("people-see-what-they-may-ask")
+permit (principal == Doorward::User::"dana", action == Doorward::Action::"view", resource);
 @id("house-admins-change")
 permit (principal in Doorward::Group::"house-admins", action in [Doorward::Action::"assign"], resource);
 """
@@ -112,13 +119,15 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     corp = Openssl(folder, "corp")
     port = free_port()
     with SlowLLM() as llm, RealProvider(f"https://127.0.0.1:{port}", extra=EXTRA) as provider:
+        llm.answer_now()
         client_key = folder / "door.pem"
         client_key.touch(0o600)
         client_key.write_bytes(pem(provider.door_key))
         extra = (
             f'[[spiffe]]\ntrust_domain = "corp.example"\nbundle = "{corp.root}"\n'
             f'[[issuer]]\nissuer = "{provider.issuer}"\naudience = "{provider.gate}"\n'
-            'provision = true\nmap = { groups = "groups", name = "preferred" }\n'
+            'trust = ["acr", "amr", "auth_time"]\nprovision = true\n'
+            'map = { groups = "groups", name = "preferred" }\n'
             f'introspection = {{ client_id = "doorward", client_key = "{client_key}", cache = 0.5 }}\n'
             "[identity]\ndpop_nonce = true\n"
         )
@@ -215,3 +224,15 @@ def test_a_token_takes_over_nobody_and_makes_no_governor(door: Door) -> None:
     door.get(Authorization=f"Bearer {door.provider.token(client='climber')}")
     people = {person["name"]: person["groups"] for person in json.loads(door.one.cli("people", "--json"))}
     assert people.get("carl", []) == []
+
+
+def test_a_stock_client_follows_discovery_nonce_and_step_up_to_the_end(door: Door) -> None:
+    script = Path(__file__).parents[1] / "support/stock_client.mjs"
+    certificate = {"NODE_EXTRA_CA_CERTS": str(door.one.data / "tls" / "ca.pem")}
+    result = subprocess.run(
+        [node(), str(script), door.one.url, str(ROOT)],
+        env={**os.environ, **certificate}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    # Nobody; then the nonce; then a password alone is too little; then the second factor opens.
+    assert json.loads(result.stdout) == [401, "nonce", "insufficient_user_authentication", 200, "m"]
