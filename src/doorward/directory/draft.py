@@ -62,6 +62,7 @@ class Draft:
         self._statements: dict[EntityUid, Statement | None] = {}
         self._lie_in: dict[EntityUid, set[EntityUid]] = {}
         self._taken: set[EntityUid] = set()
+        self._named: dict[tuple[str, str], str] = {}
         self._adopted: set[EntityUid] = set()
         self._gone: set[EntityUid] = set()
         self._rebound: set[EntityUid] = set()
@@ -82,7 +83,8 @@ class Draft:
     def change(self, wanted: Provisioned, attrs: Mapping[str, Value]) -> Provisioned:
         """Replace what is said of an object; memberships stay. Raises ConflictError as `add`."""
         before = self.object(wanted.key)
-        self._require_free(wanted)
+        if before is None or _called(before) != _called(wanted):
+            self._require_free(wanted)
         if before is not None and before.link != wanted.link:
             self._rebound.add(wanted.uid)
         said = self._said(wanted.uid)
@@ -179,6 +181,7 @@ class Draft:
         self, wanted: Provisioned, attrs: Mapping[str, Value], parents: frozenset[EntityUid]
     ) -> Provisioned:
         self._objects[wanted.key] = wanted
+        self._named[(wanted.kind, folded(wanted.name))] = wanted.id
         said = Statement(
             uid=wanted.uid,
             source=self._rules.source,
@@ -208,7 +211,8 @@ class Draft:
     def _require_free(self, wanted: Provisioned) -> None:
         registry, source = self._held.registry, self._rules.source
         taken = registry.named(source, wanted.kind, wanted.name)
-        if taken is not None and taken.id != wanted.id and self._lives(taken):
+        here = self._named.get((wanted.kind, folded(wanted.name)), wanted.id)
+        if here != wanted.id or (taken is not None and taken.id != wanted.id and self._lives(taken)):
             raise ConflictError(f"the name `{wanted.name}` is taken", hint="Names of one kind differ.")
         if wanted.external_id:
             other = registry.by_external_id(source, wanted.kind, wanted.external_id)
@@ -363,6 +367,10 @@ class Draft:
         gone |= {pair for pair, uid in owned.items() if uid in self._gone} if self._gone else set()
         known = {pair for pair in gone if pair in owned}
         return _Links(put, frozenset(known - put.keys()))
+
+
+def _called(one: Provisioned) -> tuple[str, str, tuple[str, str] | None]:
+    return one.name, one.external_id, one.link
 
 
 class _Links(msgspec.Struct, frozen=True):

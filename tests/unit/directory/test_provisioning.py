@@ -223,6 +223,7 @@ class TestLeaver:
         file = f"users: {{ dana: {{ roles: [admin], identities: [{{ issuer: '{IDP}', subject: other }}] }} }}"
         world.apply(file)
         world.do(lambda draft: draft.remove(one))
+        assert world.directory.snapshot.identities == {}
         world.apply(file)
         assert not world.directory.snapshot.is_active(DANA)
         assert not world.reopened().snapshot.is_active(DANA)
