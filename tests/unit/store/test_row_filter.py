@@ -163,3 +163,30 @@ def test_ids_may_be_numbers_or_uuids(connection: Connection, kind: str) -> None:
         listing = row_cases.listing_of(row_cases.standing(list(row_cases.texts(drawn))))
         selection = row_cases.selected(listing, dialect="sqlite", columns=columns)
         assert [name for (name,) in selection.rows(connection, table.c.id)] == expected, atom
+
+
+def rows_shown(connection: Connection, atom: str, drawn: list[dict[str, Any]], *, amount: bool) -> list[str]:
+    plain = {
+        "owner_id": None, "level": 1, "open": True, "note": None, "state": "s", "due": None, "marks": [],
+        "sizes": None, "place": "testing", "amount": None, "shelf": None, "tag": None, "people": (),
+        "regions": (),
+    }  # fmt: skip
+    row_cases.fill(connection, [{**plain, **one} for one in drawn])
+    found = row_cases.standing(
+        list(row_cases.texts([("permit", "", "when", row_cases.tree_of(atom), False)]))
+    )
+    columns = row_cases.with_amount() if amount else row_cases.COLUMNS
+    selection = row_cases.selected(row_cases.listing_of(found), dialect="sqlite", columns=columns)
+    return [name for (name,) in selection.rows(connection, row_cases.orders.c.id)]
+
+
+def test_a_row_that_a_policy_names_to_read_it_is_decided_by_itself(connection: Connection) -> None:
+    drawn: list[dict[str, Any]] = [{}, {"note": "here"}, {}]
+    assert rows_shown(connection, 'Shop::Order::"1" has note', drawn, amount=False) == ["1"]
+    assert rows_shown(connection, '!(Shop::Order::"1" has note)', drawn, amount=False) == ["0", "2"]
+
+
+def test_what_only_a_program_can_read_denies_the_row_it_cannot_be_read_in(connection: Connection) -> None:
+    drawn: list[dict[str, Any]] = [{"amount": "no"}, {"amount": "1.5"}, {}]
+    assert rows_shown(connection, "resource.open", drawn, amount=True) == ["1", "2"]
+    assert rows_shown(connection, "resource.open", drawn, amount=False) == ["0", "1", "2"]
