@@ -25,10 +25,11 @@ check: setup ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: setup ## nightly: a million random requests through both tiers and Cedar itself (goes on where it stopped)
+soak: setup ## nightly: a million random decisions beside Cedar (goes on where it stopped), a million mutations of bytes at the edge
 	mkdir -p $(dir $(SOAK_STATE))
 	PYTHONPATH=src:tests $(BIN)/python -m support.differential --count 1000000 --seed $(SOAK_SEED) \
 	  --state $(SOAK_STATE) $(ARGS)
+	PYTHONPATH=src:tests $(BIN)/python -m support.fuzz_edge --count 1000000 --seed $(SOAK_SEED)
 	rm -f $(SOAK_STATE)
 
 bench: setup ## the benchmark tables, beside their peers, in one run

@@ -13,6 +13,8 @@ from math import inf
 
 # How late a deadline may be noticed, in seconds.
 TICK = 0.05
+# No entry stands further ahead than this: what was cleared meanwhile is let go of by then; slots.
+_HORIZON = int(4.0 / TICK)
 
 
 class Deadline:
@@ -35,7 +37,7 @@ class Deadline:
     def set(self, seconds: float) -> None:
         """Expire in so many seconds, instead of whatever was set before."""
         self.due = self._wheel.time() + seconds
-        slot = int(self.due / TICK) + 1
+        slot = int(min(self.due / TICK, self._wheel.time() / TICK + _HORIZON)) + 1
         # A later slot is found when the earlier one comes up; only an earlier one must be entered now.
         if not self._slot or slot < self._slot:
             self._slot = slot
@@ -54,7 +56,7 @@ class Deadline:
             self.due = inf
             self.expired()
         elif self.due != inf:
-            self._slot = max(int(self.due / TICK) + 1, slot + 1)
+            self._slot = min(max(int(self.due / TICK) + 1, slot + 1), slot + _HORIZON)
             self._wheel.enter(self, self._slot)
 
 
@@ -69,6 +71,10 @@ class Wheel:
         self._timer: asyncio.TimerHandle | None = None
         self._next = 0
         self.time = loop.time
+
+    def __len__(self) -> int:
+        """Return how many entries are held, cleared ones that were not looked at yet among them."""
+        return sum(map(len, self._slots.values()))
 
     def enter(self, deadline: Deadline, slot: int) -> None:
         """Look at a deadline when this slot comes up."""

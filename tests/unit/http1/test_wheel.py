@@ -113,3 +113,26 @@ def test_a_deadline_may_set_itself_again_while_it_fires():
     holder[0].set(1.0)
     loop.run_until(1010.0)
     assert len(fired) == 3
+
+
+def test_what_was_cleared_is_soon_let_go_of():
+    loop, fired, _ = standing()
+    wheel = Wheel(loop)
+    for _ in range(1000):
+        one = Deadline(wheel, lambda: fired.append("x"))
+        one.set(3600.0)
+        one.clear()
+    del one
+    assert len(wheel) == 1000
+    loop.run_until(1005.0)
+    assert len(wheel) == 0
+    assert fired == []
+
+
+def test_a_deadline_far_ahead_fires_at_its_time():
+    loop, fired, deadline = standing()
+    deadline("a").set(3600.0)
+    loop.run_until(4599.0)
+    assert fired == []
+    loop.run_until(4601.0)
+    assert len(fired) == 1
