@@ -34,7 +34,6 @@ PLAIN = {
     "post in two chunks": CHUNKED + b"\r\n5\r\nhello\r\n3;a=b\r\nyou\r\n" + _END,
     "post with trailer": CHUNKED + b"Trailer: X-Sum\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n",
     "post with space after length": POST + b"Content-Length: 5 \r\n\r\nhello",
-    "post with tabs around length": POST + b"Content-Length:\t5\t\r\n\r\nhello",
     "expect": POST + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
     "close": GET + b"Connection: close\r\n\r\n",
     "old": b"GET /llm/x HTTP/1.0\r\nHost: gate\r\n\r\n",

@@ -91,7 +91,8 @@ class Wheel:
         if self._timer is not None:
             self._timer.cancel()
         self._next = slot
-        self._timer = self._loop.call_at(slot * TICK, self._turn)
+        # In the middle of the slot: rounding must not make it come up before its time, again and again.
+        self._timer = self._loop.call_at((slot + 0.5) * TICK, self._turn)
 
     def _turn(self) -> None:
         self._timer = None
