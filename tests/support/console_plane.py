@@ -25,6 +25,7 @@ from doorward.console.serve import serve
 from doorward.console.services import Services
 from doorward.core.clock import SystemClock
 from doorward.core.ids import IdSource
+from doorward.core.onetime import MemoryOneTime
 from doorward.core.record import DecisionRecord
 from doorward.decisions.point import DecisionPoint
 from doorward.directory.administration import Directory
@@ -154,7 +155,9 @@ async def running(  # noqa: PLR0913 -- what a test may set
     point.publish(admit([PolicySource("test.cedar", policies)], packaged_schema()))
     point.advance(directory.snapshot)
     directory.subscribe(lambda _delta: point.advance(directory.snapshot))
-    issuer: Any = SimpleNamespace(jwks=lambda: {"keys": []}, issuer="urn:doorward:test")
+    issuer: Any = SimpleNamespace(
+        jwks=lambda: {"keys": []}, issuer="urn:doorward:test", audience="urn:doorward:gate"
+    )
     nothing: Any = None
     custodian, authority = nothing, nothing
     if issues or secure:
@@ -173,7 +176,7 @@ async def running(  # noqa: PLR0913 -- what a test may set
         services = Services(
             settings=settings, clock=clock, ids=ids, directory=directory, custodian=custodian,
             issuer=issuer, device_authority=authority, point=point, audit=audit,
-            reader=AuditReader(data / "audit"), workspace=nothing,
+            reader=AuditReader(data / "audit"), workspace=nothing, one_time=MemoryOneTime(clock),
         )  # fmt: skip
         app = build(services)
         task = asyncio.create_task(

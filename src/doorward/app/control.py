@@ -13,6 +13,7 @@ import structlog
 from doorward import telemetry
 from doorward.app import certificates, sources
 from doorward.app.checkpoint_keys import CheckpointKeys
+from doorward.app.ledger import SOCKET
 from doorward.app.naming import audience_of, issuer_of
 from doorward.app.signals import hearing
 from doorward.app.supervisor import prepare_data, set_when_asked
@@ -40,6 +41,7 @@ from doorward.identity.fetching import HttpFetcher
 from doorward.identity.introspection import introspectors_by
 from doorward.identity.issuer import LocalIssuer
 from doorward.identity.issuer_keys import FedKeys
+from doorward.ledger.client import Ledger
 from doorward.policies.workspace import Workspace
 from doorward.settings import Settings
 from doorward.store.opened import Store
@@ -115,9 +117,13 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServe
             test_minting=settings.identity.test_minting,
         )
         tokens, fetcher = _tokens(settings, issuer, clock)
-        async with AuditWriter(
-            settings.data / "audit", "control", clock=clock, ids=ids, settings=settings.audit
-        ) as audit:
+        ledger = Ledger(settings.data / SOCKET, "control")
+        async with (
+            AuditWriter(
+                settings.data / "audit", "control", clock=clock, ids=ids, settings=settings.audit
+            ) as audit,
+            _running(ledger.run()),
+        ):
             services = Services(
                 settings=settings,
                 clock=clock,
@@ -132,6 +138,7 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServe
                 workspace=workspace,
                 shadow=shadow,
                 tokens=tokens,
+                one_time=ledger,
             )
             feed = _feed(services)
             custodian.on_rotation(lambda _use: _spread(services, feed))

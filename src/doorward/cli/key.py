@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -50,6 +51,10 @@ def create(  # noqa: PLR0913 -- one option per bound of a key
         list[str] | None,
         typer.Option(help='An asset it may be used for, at most: Dataset::"store/a"; repeat for more.'),
     ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="Register this public key (PEM or JWK) of a service or agent; nothing is made."),
+    ] = None,
     data: DataOption = DEFAULT_DATA,
     as_json: JsonFlag = False,
 ) -> None:
@@ -67,6 +72,7 @@ def create(  # noqa: PLR0913 -- one option per bound of a key
         "actions": action,
         "upstreams": upstream,
         "resources": resource,
+        "public_key": None if public_key is None else _read(public_key),
     }
     body = {name: value for name, value in {**subjects, **bounds}.items() if value}
     made = call(data, "POST", "/api/v1/keys", body)
@@ -91,10 +97,20 @@ def rotate(
         say(f"The old key {key_id} works for another {overlap}.")
 
 
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as reason:
+        raise InvalidRequestError(f"{file} cannot be read: {reason}") from reason
+
+
 def _print(made: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         shown = ("id", "key", "access_key_id", "secret_access_key")
         emit_json({name: made[name] for name in shown})
+        return
+    if made["key"] is None:
+        say(f"The public key of {made['subject']} is registered as {made['id']}: sign assertions with it.")
         return
     say(f"A key for {made['subject']}. It is shown this once; only its hash is kept.")
     say("")

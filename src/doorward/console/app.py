@@ -20,6 +20,7 @@ from doorward.console import (
     authzen_metadata,
     doors,
     health,
+    oauth,
     pages,
     problems,
     signals,
@@ -45,6 +46,8 @@ PUBLIC = frozenset(
         "/open", "/open/redeem",
         "/sign-in", "/sign-in/options", "/sign-in/finish", "/sign-out",
         "/static",
+        # A client authenticates itself at each of these.
+        *(f"/oauth/{path}" for path in ("token", "revoke", "introspect")),
         # An enforcement point shows its own key at each of these.
         *(f"{authzen_metadata.BASE}/{path}" for path in authzen_metadata.ENDPOINTS.values()),
         authzen_metadata.WELL_KNOWN, authzen_metadata.KEYS,
@@ -76,7 +79,7 @@ def build(services: Services, *, api_routers: Sequence[APIRouter] | None = None)
     app.state.services = services
     for router in api.routers(services) if api_routers is None else api_routers:
         _include(app, router, API)
-    for part in (health, wellknown, doors, pages, authzen, scim, signals):
+    for part in (health, wellknown, oauth, doors, pages, authzen, scim, signals):
         _include(app, part.router(services))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(DoorwardError, _on_error)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 from fastapi import Request
 
 from doorward.console.authorise import peer_uid
+from doorward.console.incoming import peer_of, wire_request
 from doorward.console.services import Services
 from doorward.core.context import Context, DeviceContext, NetworkContext, SessionContext
 from doorward.core.decision import AccessRequest
@@ -18,7 +19,6 @@ from doorward.core.errors import DeniedError, InvalidConfigError, Unauthenticate
 from doorward.core.identity import Caller
 from doorward.core.model import Action, EntityUid
 from doorward.core.wire import Peer
-from doorward.core.wire import Request as WireRequest
 from doorward.decisions.authzen_scope import PEP_FILE, Scope, read_scopes, undeclared
 from doorward.decisions.point import Standpoint
 from doorward.identity import api_keys, credential, refusals
@@ -55,10 +55,8 @@ async def caller_of(request: Request, services: Services) -> Pep:
 
 def authenticated(request: Request, services: Services) -> Caller:
     """Return the service behind a key; raise UnauthenticatedError."""
-    shown = request.scope.get("state", {}).get("client_certificate")
-    address = request.client.host if request.client else "127.0.0.1"
-    peer = Peer(address, tls=request.url.scheme == "https", certificate=shown)
-    found = credential.find(_wire(request, peer))
+    peer = peer_of(request)
+    found = credential.find(wire_request(request, peer))
     if found is None:
         raise UnauthenticatedError(
             "this needs the key of a service", hint="Make one: doorward key create --service NAME."
@@ -149,27 +147,3 @@ def _scopes(services: Services) -> Mapping[str, Scope]:
             "what enforcement points may ask cannot be read, so nothing is answered",
             hint=f"See {PEP_FILE} in the policies directory.",
         ) from reason
-
-
-def _wire(request: Request, peer: Peer) -> WireRequest:
-    return WireRequest(
-        id="",
-        method=request.method,
-        path=request.url.path,
-        raw_path=request.url.path,
-        query=tuple(request.query_params.multi_items()),
-        raw_query=request.url.query,
-        headers=tuple((name.lower(), value) for name, value in request.headers.items()),
-        peer=peer,
-        body=_NoBody(),
-    )
-
-
-class _NoBody:
-    """Stands where only the credential of a request is read."""
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield nothing."""
-        nothing: tuple[bytes, ...] = ()
-        for chunk in nothing:
-            yield chunk

@@ -32,7 +32,9 @@ BODY_SECONDS = 30.0
 _SAFE = frozenset({"GET", "HEAD"})
 _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 # Here programs call, each with its own key and never a cookie: nothing a browser could send by itself.
-PROGRAMS = ("/access/v1/", "/scim/v2/", "/ssf/")
+PROGRAMS = (
+    "/access/v1/", "/scim/v2/", "/ssf/", "/oauth/token", "/oauth/revoke", "/oauth/introspect",
+)  # fmt: skip
 _DISCOVERY = "/.well-known/authzen-configuration"
 _OF_BROWSERS = ("origin", "sec-fetch-site", "cookie")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})

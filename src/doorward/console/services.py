@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from doorward.console.signals import Receiver
     from doorward.core.clock import Clock
     from doorward.core.ids import IdSource
-    from doorward.core.ports import AuditLog
+    from doorward.core.ports import AuditLog, OneTimeStore
     from doorward.core.provisioning import SourceState
     from doorward.decisions.point import DecisionPoint
     from doorward.decisions.shadow_link import ShadowLink
@@ -53,3 +53,4 @@ class Services:
     shadow: ShadowLink | None = None
     tokens: TokenVerifier | None = None
     followed: dict[str, Followed] = field(default_factory=dict)
+    one_time: OneTimeStore | None = None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
+from doorward.console.oauth.metadata import authorization_server
 from doorward.console.render import page
 
 if TYPE_CHECKING:
@@ -23,13 +24,8 @@ def router(services: Services) -> APIRouter:
 
     @routes.get("/.well-known/oauth-authorization-server", tags=["issuer"])
     def metadata() -> dict[str, Any]:
-        """Return the local issuer's metadata (RFC 8414); it mints only for the local operator so far."""
-        return {
-            "issuer": services.issuer.issuer,
-            "jwks_uri": f"{services.issuer.issuer}/jwks",
-            "response_types_supported": [],
-            "grant_types_supported": [],
-        }
+        """Return the local issuer's metadata (RFC 8414)."""
+        return authorization_server(services)
 
     @routes.get("/docs", include_in_schema=False)
     def docs(request: Request) -> Response:

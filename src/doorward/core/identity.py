@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 
 import msgspec
 
-from doorward.core.model import EntityUid
+from doorward.core.model import Action, EntityUid
 
 
 class Method(StrEnum):
@@ -24,12 +25,15 @@ class Bounds(msgspec.Struct, frozen=True, omit_defaults=True):
     """Bound what a credential may be used for, below what its principal may; an empty one bounds nothing.
 
     `actions` are names of actions, `upstreams` names of upstreams, `resources` uids that cover what
-    lies under them by path segment.
+    lies under them by path segment. `max_tokens` is the most a call of a model may ask for; `arguments`
+    are what a call of a tool must say, flattened: `path.0` -> text.
     """
 
     actions: tuple[str, ...] = ()
     upstreams: tuple[str, ...] = ()
     resources: tuple[EntityUid, ...] = ()
+    max_tokens: int | None = None
+    arguments: tuple[tuple[str, str], ...] = ()
 
     def permits(self, action: str, resource: EntityUid) -> bool:
         """Return whether one action on one resource lies within."""
@@ -39,10 +43,40 @@ class Bounds(msgspec.Struct, frozen=True, omit_defaults=True):
             and (not self.resources or any(_covers(above, resource) for above in self.resources))
         )
 
+    def holds_to(self, action: str, *, max_tokens: int | None, arguments: Mapping[str, str] | None) -> bool:
+        """Return whether a request keeps the limits on what it says; one that does not say it does not."""
+        if self.max_tokens is not None and action == Action.INVOKE:
+            return max_tokens is not None and max_tokens <= self.max_tokens
+        if self.arguments and action == Action.CALL:
+            said = arguments or {}
+            return all(said.get(name) == value for name, value in self.arguments)
+        return True
+
 
 def _covers(above: EntityUid, resource: EntityUid) -> bool:
     same = above.type == resource.type
     return same and (above.id == resource.id or resource.id.startswith(f"{above.id}/"))
+
+
+class Act(msgspec.Struct, frozen=True):
+    """State that an agent acts for whoever a token stands for, and from when until when at most."""
+
+    actor: EntityUid
+    since: datetime
+    until: datetime
+
+
+class Descent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Name what a token of the local issuer was made from: it counts only while all of it stands.
+
+    `tokens` are ids of tokens and of the sign-in above it, `keys` ids of keys, `identities` the (issuer,
+    subject) behind tokens of others, `acts` the agents, the one that acts now first (RFC 8693, 4.1).
+    """
+
+    tokens: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    identities: tuple[tuple[str, str], ...] = ()
+    acts: tuple[Act, ...] = ()
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -56,6 +90,8 @@ class Caller(msgspec.Struct, frozen=True):
     `shown_by` says what a bound token was shown with: `dpop`, `certificate`, or nothing.
     `vouched_by` and `vouched_at` say who stated acr, mfa_at and signed_in_at, and when;
     from `vouched_until` on they count as unknown. Of an `introspected` token its issuer is asked again.
+    `actors` are the agents that act for the principal, the one that acts now first; `descent` is what
+    the credential was made from.
     """
 
     principal: EntityUid
@@ -79,6 +115,7 @@ class Caller(msgspec.Struct, frozen=True):
     vouched_at: datetime | None = None
     vouched_until: datetime | None = None
     introspected: bool = False
+    descent: Descent | None = None
 
     def as_vouched(self, now: datetime) -> Caller:
         """Return the caller with what is known of the sign-in now: past its time, nothing is."""
@@ -92,6 +129,8 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `bounds` is what the key may be used for at most. `successor` is the id of the key that replaces it.
     `s3_secret` exists in memory only (derived from the master), never in the database.
+    `public_key` (a JWK) makes it the key of a client that signs assertions: nothing else opens with it,
+    and `hash` is that of its thumbprint.
     """
 
     id: str
@@ -107,6 +146,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     s3_secret: str | None = None
     bounds: Bounds | None = None
     successor: str = ""
+    public_key: dict[str, str] | None = None
 
 
 class IdentityLink(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
@@ -39,6 +39,7 @@ class Naming(msgspec.Struct, frozen=True, kw_only=True):
     `lists` marks an answer that the adapter filters name by name: each name is decided as `view`.
     `detail` is for the adapter's own use between `name` and `forward`. `within` is filled in for
     `not_found`: the nearest name above a hidden one that this caller may view, if there is any.
+    `arguments` are those of a tool's call, flattened: `path.0` -> text.
     """
 
     asks: tuple[Ask, ...]
@@ -48,6 +49,7 @@ class Naming(msgspec.Struct, frozen=True, kw_only=True):
     lists: bool = False
     detail: object = None
     within: EntityUid | None = None
+    arguments: Mapping[str, str] | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

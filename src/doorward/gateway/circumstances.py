@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_interface
@@ -54,6 +55,7 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     ip: str
     purpose: str | None = None
     facts: RequestContext = RequestContext()
+    arguments: Mapping[str, str] | None = None
 
 
 def context_of(

@@ -231,6 +231,7 @@ class Flow:
             ip=visit.request.peer.ip,
             purpose=purpose_of(caller, claimed, standpoint.snapshot),
             facts=naming.facts,
+            arguments=naming.arguments,
         )
 
     # (5) Decide

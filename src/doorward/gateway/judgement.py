@@ -9,7 +9,6 @@ import msgspec
 import structlog
 
 from doorward.core.decision import AccessRequest, Decision, Effect
-from doorward.core.identity import Caller
 from doorward.core.model import Action, EntityUid
 from doorward.core.obligation import AnyObligation
 from doorward.gateway.adapter import Ask, Refusal
@@ -70,7 +69,7 @@ def judge(
             _decide(
                 standpoint,
                 AccessRequest(principal, ask.action.uid, ask.resource, context),
-                within=within_bounds(circumstances.caller, ask),
+                within=within_bounds(circumstances, ask),
             )
             for ask in wanted
         ]
@@ -82,9 +81,14 @@ def sees(standpoint: Standpoint, uid: EntityUid, *, circumstances: Circumstances
     return judge(standpoint, (Ask(Action.VIEW, uid),), circumstances=circumstances, now=now).allowed
 
 
-def within_bounds(caller: Caller, ask: Ask) -> bool:
+def within_bounds(circumstances: Circumstances, ask: Ask) -> bool:
     """Return whether a credential may be used for an ask: its own upper bound, whatever policies allow."""
-    return all(bounds.permits(ask.action.value, ask.resource) for bounds in caller.bounds)
+    action, max_tokens = ask.action.value, circumstances.facts.max_tokens
+    return all(
+        bounds.permits(action, ask.resource)
+        and bounds.holds_to(action, max_tokens=max_tokens, arguments=circumstances.arguments)
+        for bounds in circumstances.caller.bounds
+    )
 
 
 def outlook(

@@ -16,6 +16,8 @@ from doorward.core.identity import Bounds, Caller, KeyRecord, Method
 from doorward.core.model import Action, EntityUid
 from doorward.core.ports import CredentialRegistry
 from doorward.core.secret import Secret
+from doorward.identity.public_keys import public_key_of
+from doorward.identity.strict_jose import decode_segment
 
 PREFIX = "dw_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -91,6 +93,35 @@ def create(  # noqa: PLR0913 -- the fields of a key
         bounds=bounds,
     )
     return record, Secret(text)
+
+
+def registered(  # noqa: PLR0913 -- the fields of a key
+    public_key: str,
+    *,
+    key_id: str,
+    subject: EntityUid,
+    now: datetime,
+    lifetime: timedelta | None = None,
+    purpose: str | None = None,
+    networks: tuple[str, ...] = (),
+    bounds: Bounds | None = None,
+) -> KeyRecord:
+    """Return the record of a client's public key (JWK or PEM), whose private half stays with the client.
+
+    Raises InvalidRequestError for anything that is not one strong public key.
+    """
+    key = public_key_of(public_key)
+    return KeyRecord(
+        id=key_id,
+        hash=decode_segment(key.thumbprint).hex(),
+        subject=subject,
+        created=now,
+        expires=None if lifetime is None else now + lifetime,
+        purpose=purpose,
+        networks=tuple(map(_checked_network, networks)),
+        bounds=bounds,
+        public_key={name: str(value) for name, value in key.key.as_dict(private=False).items()},
+    )
 
 
 def successor_of(

@@ -11,12 +11,12 @@ from typing import Any
 import msgspec
 
 from doorward.core.arrival import Arrival
-from doorward.core.errors import InvalidRequestError
+from doorward.core.identity import Bounds, Descent
 from doorward.core.model import EntityUid
+from doorward.identity import local_claims
 from doorward.identity.strict_jose import TokenFaultError
 
 SKEW = 60  # seconds a foreign clock may be off
-PRIVATE = "doorward"  # the local issuer's own claims, believed from no other issuer
 _LAST_TIME = 253_402_300_799  # 9999-12-31T23:59:59Z
 _MAX_TEXT = 255
 _MAX_GROUPS = 200
@@ -30,7 +30,6 @@ _MFA_ACR = frozenset({
     "aal2", "aal3", "phr", "phrh", "https://refeds.org/profile/mfa",
     "http://schemas.openid.net/pape/policies/2007/06/multi-factor",
 })  # fmt: skip
-_PRINCIPALS = frozenset({"User", "Service", "Agent"})
 
 
 class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +38,8 @@ class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     `certificate` is the SHA-256 (base64url) of the client certificate the token is bound to (RFC 8705),
     `proof_key` the thumbprint of the key a DPoP proof must be made with (RFC 9449).
     A `workload`'s subject is the path of its SPIFFE ID.
-    `arrival` is what the settings map of its claims.
+    `arrival` is what the settings map of its claims. `descent` and `bounds` are the local issuer's words:
+    what the token was made from, and what it may be used for at most.
     `path` is where the token may be used, if it is for a part of this gateway only: `/llm`.
     """
 
@@ -62,7 +62,14 @@ class VerifiedToken(msgspec.Struct, frozen=True, kw_only=True):
     minted_device: str | None = None
     workload: bool = False
     arrival: Arrival | None = None
+    descent: Descent | None = None
+    bounds: tuple[Bounds, ...] = ()
     issued: datetime
+
+    @property
+    def actors(self) -> tuple[EntityUid, ...]:
+        """Return the agents that act for the principal, the one that acts now first."""
+        return () if self.descent is None else tuple(act.actor for act in self.descent.acts)
 
 
 def read(  # noqa: PLR0913 -- the claims, and what each is held against
@@ -92,8 +99,8 @@ def read(  # noqa: PLR0913 -- the claims, and what each is held against
     jti = payload.get("jti")
     if not isinstance(jti, str) or not _VISIBLE.fullmatch(jti):
         raise TokenFaultError("jti_invalid")
-    # 12. A chain of delegation means that several must be allowed; until it is decided so, it is refused.
-    if "act" in payload:
+    # 12. A chain of delegation is believed from our own issuer only: nobody else knows our agents.
+    if "act" in payload and not local:
         raise TokenFaultError("delegation_not_supported")
     certificate, proof_key = _confirmation(payload)
     issued = _time(payload, "iat")
@@ -114,7 +121,7 @@ def read(  # noqa: PLR0913 -- the claims, and what each is held against
         else _arrival(payload, issuer, subject, mapped, provision=provision, max_age=max_age or _DAY),
     )
     # 14. How the caller signed in, as far as this issuer is believed.
-    return _with_local_claims(token, payload) if local else _with_sign_in(token, payload, now, trust)
+    return _with_local_claims(token, payload, now) if local else _with_sign_in(token, payload, now, trust)
 
 
 def _arrival(  # noqa: PLR0913 -- the claims, and what is made of them
@@ -225,30 +232,20 @@ def _with_sign_in(
     )
 
 
-def _with_local_claims(token: VerifiedToken, payload: Mapping[str, Any]) -> VerifiedToken:
-    own = payload.get(PRIVATE, {})
-    try:
-        principal = EntityUid.parse(token.subject)
-        stated = msgspec.convert(own, PrivateClaims)
-    except (InvalidRequestError, msgspec.ValidationError) as reason:
-        raise TokenFaultError("local_claims_invalid") from reason
-    if principal.kind not in _PRINCIPALS:
-        raise TokenFaultError("local_claims_invalid")
+def _with_local_claims(token: VerifiedToken, payload: Mapping[str, Any], now: datetime) -> VerifiedToken:
+    said = local_claims.read(token.subject, payload, issued=token.issued, now=now)
+    # Whoever minted a token without a sign-in can state none.
+    told = payload if not said.private.minted else {"auth_time": payload.get("auth_time", ...)}
+    known = {name: value for name, value in told.items() if value is not ...}
+    signed_in = _with_sign_in(token, known, now, local_claims.TRUSTED)
     return msgspec.structs.replace(
-        token,
-        principal=principal,
-        signed_in_at=token.issued,
-        purpose=stated.purpose,
-        minted=stated.minted,
-        minted_mfa=stated.mfa,
-        minted_device=stated.device,
+        signed_in,
+        principal=said.principal,
+        signed_in_at=signed_in.signed_in_at or token.issued,
+        purpose=said.private.purpose,
+        minted=said.private.minted,
+        minted_mfa=said.private.mfa,
+        minted_device=said.private.device,
+        descent=said.descent,
+        bounds=said.bounds,
     )
-
-
-class PrivateClaims(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What the local issuer adds under `doorward`. `mfa` and `device` count only under test_minting."""
-
-    minted: bool = False
-    purpose: str | None = None
-    mfa: bool = False
-    device: str | None = None

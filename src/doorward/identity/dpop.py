@@ -65,6 +65,23 @@ class ProofVerifier:
         # 14. It is used once. Last, so that nothing is spent by a request that fails anyway.
         await self._spend(key.thumbprint, parts.payload["jti"], until)
 
+    async def shown(self, proof: str, request: Request) -> str:
+        """Return the thumbprint of the key a proof is made with, where there is no token yet (RFC 9449, 5).
+
+        Raises as `verify` does.
+        """
+        try:
+            parts = _parts_of(proof)
+            key = _key_of(parts)
+            self._about(parts.payload, request)
+            until = self._fresh(parts.payload)
+        except TokenFaultError as fault:
+            raise refusals.proof_refused(str(fault)) from None
+        if self._nonces is not None and not self._nonces.holds(parts.payload.get("nonce")):
+            raise refusals.nonce_wanted(self._nonces.fresh())
+        await self._spend(key.thumbprint, parts.payload["jti"], until)
+        return key.thumbprint
+
     def _about(self, payload: dict[str, Any], request: Request) -> None:
         if payload.get("htm") != request.method:
             raise TokenFaultError("proof_for_another_method")

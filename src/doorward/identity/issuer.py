@@ -9,16 +9,23 @@ import msgspec
 
 from doorward.core.clock import Clock
 from doorward.core.errors import DeniedError, InvalidRequestError
+from doorward.core.identity import Bounds, Descent
 from doorward.core.ids import IdSource
 from doorward.core.model import EntityUid
 from doorward.core.secret import Secret
-from doorward.identity.claims import PRIVATE, PrivateClaims
 from doorward.identity.custody import Custodian, KeyUse
+from doorward.identity.local_claims import (
+    PRINCIPALS,
+    PRIVATE,
+    BoundsClaim,
+    HopClaim,
+    PrivateClaims,
+    nested,
+)
 from doorward.identity.signing_key import SigningKey
 
 CLIENT = "doorward-cli"
 _CLOCK_SKEW = timedelta(minutes=1)
-_KINDS = frozenset({"User", "Service", "Agent"})
 
 
 class MintedToken(msgspec.Struct, frozen=True):
@@ -28,6 +35,29 @@ class MintedToken(msgspec.Struct, frozen=True):
     jti: str
     expires: datetime
     expires_in: int
+
+
+class Granted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a token shall say: for whom, through which client, for which resource server, from what, how far.
+
+    It ends at `until` at the latest. `signed_in_at`, `acr` and `amr` are of the sign-in behind it, if there
+    was one; `mfa` is the claim of a test (see `mint`). `proof_key` is the thumbprint it is bound to.
+    """
+
+    principal: EntityUid
+    client: str
+    audience: str
+    until: datetime | None = None
+    purpose: str | None = None
+    minted: bool = False
+    mfa: bool = False
+    signed_in_at: datetime | None = None
+    acr: str = ""
+    amr: tuple[str, ...] = ()
+    descent: Descent = Descent()
+    bounds: tuple[Bounds, ...] = ()
+    proof_key: str | None = None
+    scope: str = ""
 
 
 class LocalIssuer:
@@ -57,6 +87,11 @@ class LocalIssuer:
         """Return the issuer's name, as tokens carry it."""
         return self._issuer
 
+    @property
+    def audience(self) -> str:
+        """Return what tokens are for unless something else is asked: the gateway."""
+        return self._audience
+
     def jwks(self) -> dict[str, Any]:
         """Return the public keys and, beside them, the issuer they belong to.
 
@@ -79,30 +114,38 @@ class LocalIssuer:
 
         Raises DeniedError for `mfa` or `device` outside test_minting: a token proves neither.
         """
-        if principal.kind not in _KINDS:
-            raise InvalidRequestError(f"{principal} signs in with its certificate, not with a token")
         if (mfa or device is not None) and not self._test_minting:
             raise DeniedError(
                 "a minted token may not claim MFA or a device",
                 hint="For tests on loopback set `[identity] test_minting = true`.",
             )
-        now = self._clock.now()
-        private = PrivateClaims(minted=True, purpose=purpose, mfa=mfa, device=device)
-        issued = int(now.timestamp())
+        granted = Granted(
+            principal=principal,
+            client=CLIENT,
+            audience=audience or self._audience,
+            purpose=purpose,
+            minted=True,
+            mfa=mfa,
+        )
+        return self._signed(granted, device)
+
+    def issue(self, granted: Granted) -> MintedToken:
+        """Make an access token that somebody was granted; raise InvalidRequestError if it would be over."""
+        return self._signed(granted, None)
+
+    def _signed(self, granted: Granted, device: str | None) -> MintedToken:
+        if granted.principal.kind not in PRINCIPALS:
+            raise InvalidRequestError(f"{granted.principal} signs in with its certificate, not with a token")
+        issued = int(self._clock.now().timestamp())
+        ends = issued + self._lifetime
+        if granted.until is not None:
+            ends = min(ends, int(granted.until.timestamp()))
+        if ends <= issued:
+            raise InvalidRequestError("what this token would come from is over")
         jti = self._ids.new()
-        claims = {
-            "iss": self._issuer,
-            "sub": str(principal),
-            "aud": audience or self._audience,
-            "client_id": CLIENT,
-            "iat": issued,
-            "exp": issued + self._lifetime,
-            "jti": jti,
-            PRIVATE: msgspec.to_builtins(private),
-        }
+        claims = {"iss": self._issuer, "iat": issued, "exp": ends, "jti": jti, **_claims(granted, device)}
         text = self._newest().sign(claims, typ="at+jwt")
-        expires = datetime.fromtimestamp(issued, UTC) + timedelta(seconds=self._lifetime)
-        return MintedToken(Secret(text), jti, expires, self._lifetime)
+        return MintedToken(Secret(text), jti, datetime.fromtimestamp(ends, UTC), ends - issued)
 
     def _newest(self) -> SigningKey:
         return self._key(self._custodian.generation(KeyUse.ISSUER))
@@ -112,3 +155,33 @@ class LocalIssuer:
         if key is None:
             key = self._keys[generation] = SigningKey(self._custodian.p256(KeyUse.ISSUER, generation))
         return key
+
+
+def _claims(granted: Granted, device: str | None) -> dict[str, Any]:
+    descent = granted.descent
+    private = PrivateClaims(
+        minted=granted.minted,
+        purpose=granted.purpose,
+        mfa=granted.mfa,
+        device=device,
+        tokens=descent.tokens,
+        keys=descent.keys,
+        identities=descent.identities,
+        hops=tuple(HopClaim(int(act.since.timestamp()), int(act.until.timestamp())) for act in descent.acts),
+        bounds=tuple(map(BoundsClaim.of, granted.bounds)),
+    )
+    optional = {
+        "act": nested(tuple(act.actor for act in descent.acts)),
+        "auth_time": None if granted.signed_in_at is None else int(granted.signed_in_at.timestamp()),
+        "acr": granted.acr or None,
+        "amr": list(granted.amr) or None,
+        "scope": granted.scope or None,
+        "cnf": None if granted.proof_key is None else {"jkt": granted.proof_key},
+    }
+    return {
+        "sub": str(granted.principal),
+        "aud": granted.audience,
+        "client_id": granted.client,
+        **{name: value for name, value in optional.items() if value is not None},
+        PRIVATE: msgspec.to_builtins(private),
+    }

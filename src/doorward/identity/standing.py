@@ -8,6 +8,7 @@ from datetime import datetime
 from doorward.core.identity import Caller, Method
 from doorward.core.ports import CredentialRegistry
 from doorward.identity.access_tokens import TokenVerifier
+from doorward.identity.descent import fault_of, unlinked
 from doorward.identity.sign_in import sign_in_of, without_ended_mfa
 
 
@@ -28,14 +29,19 @@ class Standing:
             case Method.CERTIFICATE:
                 return caller.certificate is not None
             case Method.TOKEN:
-                return self._token_stands(caller, registry)
+                return self._token_stands(caller, registry, now)
             case Method.SVID:
                 linked = registry.principal_of(caller.issuer, caller.subject) == caller.principal
                 return linked and not _signed_out(caller, registry)
         return _key_stands(caller, registry, now)
 
-    def _token_stands(self, caller: Caller, registry: CredentialRegistry) -> bool:
+    def _token_stands(self, caller: Caller, registry: CredentialRegistry, now: datetime) -> bool:
         if registry.token_revoked(caller.credential) or _signed_out(caller, registry):
+            return False
+        if caller.descent is not None and (
+            unlinked(caller.descent, registry, caller.principal)
+            or fault_of(caller.descent, registry, now=now, ip=None) is not None
+        ):
             return False
         if caller.issuer == self._local_issuer():
             return True

@@ -19,6 +19,7 @@ from doorward.identity.access_tokens import TokenVerifier
 from doorward.identity.arriving import Announcer
 from doorward.identity.claims import VerifiedToken
 from doorward.identity.credential import Credential, Kind
+from doorward.identity.descent import bounds_of, fault_of, unlinked
 from doorward.identity.dpop import Presented, ProofVerifier
 from doorward.identity.sign_in import UNKNOWN_SIGN_IN, sign_in_of, without_ended_mfa
 from doorward.identity.strict_jose import TokenFaultError
@@ -67,9 +68,10 @@ class TokenCallers:
         # 2.3 What it is bound to was shown, on this very request; that is never remembered.
         shown_by = await self._sender_constraint(token, found, request)
         registry = self._registry()
-        # 2.4 It was not revoked.
-        if registry.token_revoked(token.jti):
-            raise refusals.token_refused("token_revoked", bound=bound)
+        # 2.4 It was not revoked, nor anything it was made from.
+        fault = self._revoked(token, registry, request.peer)
+        if fault is not None:
+            raise refusals.token_refused(fault, bound=bound)
         # 2.5 Its (issuer, subject) is linked to a principal; never by e-mail or name.
         principal = token.principal or registry.principal_of(token.issuer, token.subject)
         if token.arrival is not None:
@@ -90,9 +92,19 @@ class TokenCallers:
         # 2.7 Whoever it is, is active now.
         if not registry.is_active(principal):
             raise refusals.token_refused("subject_inactive", bound=bound)
-        if not shown_by:
+        # What hangs on where a request comes from, or on a key's end, is asked again each time.
+        if not shown_by and not (token.descent is not None and token.descent.keys):
             kept.caller, kept.registry = caller, registry
         return caller
+
+    def _revoked(self, token: VerifiedToken, registry: CredentialRegistry, peer: Peer) -> str | None:
+        if registry.token_revoked(token.jti):
+            return "token_revoked"
+        if token.descent is None:
+            return None
+        if token.principal is not None and unlinked(token.descent, registry, token.principal):
+            return "ancestor_identity_unlinked"
+        return fault_of(token.descent, registry, now=self._clock.now(), ip=peer.ip)
 
     async def _verified(self, text: str, *, bound: bool) -> Kept:
         kept = self._verifier.cached(text, now=self._clock.now())
@@ -137,6 +149,9 @@ class TokenCallers:
             vouched_at=token.issued,
             vouched_until=token.vouched_until,
             introspected=kept.introspected,
+            actors=token.actors,
+            descent=token.descent,
+            bounds=token.bounds + (() if token.descent is None else bounds_of(token.descent, registry)),
         )
         return self._with_test_claims(caller, token, registry) if self._test_minting else caller
 
@@ -148,7 +163,7 @@ class TokenCallers:
         device = None if token.minted_device is None else EntityUid.of("Device", token.minted_device)
         if device is not None and not registry.is_active(device):
             raise refusals.token_refused("device_inactive")
-        mfa_at = token.issued if token.minted_mfa else None
+        mfa_at = token.signed_in_at if token.minted_mfa else None
         return msgspec.structs.replace(
             caller, mfa_at=mfa_at, device=device, device_proven=device is not None, vouched_by="test_minting"
         )

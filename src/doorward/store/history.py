@@ -197,6 +197,7 @@ def _write_credentials(connection: Connection, entry: Entry) -> None:
             "access_key_id": key.access_key_id or None,
             "bounds": None if key.bounds is None else msgspec.to_builtins(key.bounds),
             "successor": key.successor or None,
+            "public_key": key.public_key,
             "networks": list(key.networks),
         }
         for key in delta.keys

@@ -58,6 +58,7 @@ api_keys = Table(
     Column("expires", Moment),
     Column("bounds", JSON),
     Column("successor", Text),
+    Column("public_key", JSON),
     UniqueConstraint("hash"),
     UniqueConstraint("access_key_id"),
 )

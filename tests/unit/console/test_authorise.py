@@ -57,6 +57,8 @@ def services(**control: Any) -> Any:
         settings=Settings(control=control),
         clock=ManualClock(NOW),
         ids=SimpleNamespace(new=lambda: "01ID"),
+        issuer=SimpleNamespace(issuer="urn:doorward:test", audience="urn:doorward:gate", jwks=dict),
+        one_time=None,
         point=Point(),
         audit=Audit(),
         directory=SimpleNamespace(
@@ -218,6 +220,7 @@ def test_every_route_of_the_application_is_governed_or_public() -> None:
     parts = [part.router(services()) for part in (application.health, application.wellknown)]
     parts += [application.doors.router(services()), application.pages.router(services())]
     parts += [application.authzen.router(services()), application.signals.router(services())]
+    parts.append(application.oauth.router(services()))
     open_to_all = {route.path for part in parts for route in part.routes if not is_governed(route.dependant)}
     assert open_to_all | {"/openapi.json", "/static"} == application.PUBLIC
     outside = {route.path for route in built.routes if hasattr(route, "path")}

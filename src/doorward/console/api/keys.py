@@ -28,7 +28,11 @@ Name = Annotated[str, Field(min_length=1, max_length=300)]
 
 
 class KeyRequest(BaseModel):
-    """Say whom a key is for (exactly one of user, service, agent) and what bounds it."""
+    """Say whom a key is for (exactly one of user, service, agent) and what bounds it.
+
+    With `public_key` (JWK or PEM) nothing secret is made: the service or agent signs assertions with its
+    private half to get tokens (`private_key_jwt`).
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,6 +46,7 @@ class KeyRequest(BaseModel):
     actions: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
     upstreams: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
     resources: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
+    public_key: Annotated[str, Field(min_length=1, max_length=16_384)] | None = None
 
 
 class Rotation(BaseModel):
@@ -54,12 +59,12 @@ class Rotation(BaseModel):
 
 
 class KeyAnswer(BaseModel):
-    """A new key with its secrets, shown this once."""
+    """A new key with its secrets, shown this once; a registered public key has none."""
 
     id: str
-    key: str
-    access_key_id: str
-    secret_access_key: str
+    key: str | None
+    access_key_id: str | None
+    secret_access_key: str | None
     subject: str
     device: str | None
     purpose: str | None
@@ -97,7 +102,7 @@ def router(services: Services) -> APIRouter:
     ) -> KeyAnswer:
         """Make a key; its text and S3 secret are in this answer and nowhere else."""
         record, text = await asyncio.to_thread(_make, services, wanted)
-        secret = await asyncio.to_thread(_s3_secret, services, record)
+        secret = None if text is None else await asyncio.to_thread(_s3_secret, services, record)
         await issuance.put_on_record(
             services,
             request,
@@ -158,11 +163,13 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-def _answer(record: KeyRecord, text: str, secret: str, *, replaces: str | None = None) -> KeyAnswer:
+def _answer(
+    record: KeyRecord, text: str | None, secret: str | None, *, replaces: str | None = None
+) -> KeyAnswer:
     return KeyAnswer(
         id=record.id,
         key=text,
-        access_key_id=record.access_key_id,
+        access_key_id=record.access_key_id or None,
         secret_access_key=secret,
         subject=str(record.subject),
         device=None if record.device is None else record.device.id,
@@ -176,6 +183,10 @@ def _successor(services: Services, key_id: str, wanted: Rotation) -> tuple[KeyRe
     old, now = services.directory.snapshot.key_by_id(key_id), services.clock.now()
     if old is None:
         raise NotFoundError(f"there is no key `{key_id}`", hint="See `doorward key list`.")
+    if old.public_key is not None:
+        raise ConflictError(
+            f"`{key_id}` is a client's public key", hint="Register its next one, then revoke this."
+        )
     if old.expires is not None and old.expires <= now:
         raise ConflictError(f"key `{key_id}` has ended already", hint="Create another one.")
     lifetime = None if wanted.expires is None else api_keys.parse_lifetime(wanted.expires)
@@ -190,11 +201,13 @@ def _s3_secret(services: Services, record: KeyRecord) -> str:
     return secret
 
 
-def _make(services: Services, wanted: KeyRequest) -> tuple[KeyRecord, str]:
+def _make(services: Services, wanted: KeyRequest) -> tuple[KeyRecord, str | None]:
     snapshot = services.directory.snapshot
     subject = issuance.named(snapshot, *_subject_of(wanted))
     device = None if wanted.device is None else issuance.named(snapshot, "Device", wanted.device)
     issuance.require_purpose(snapshot, subject, wanted.purpose)
+    if wanted.public_key is not None:
+        return _registered(services, wanted, subject), None
     record, text = api_keys.create(
         key_id=services.ids.new(),
         subject=subject,
@@ -206,6 +219,23 @@ def _make(services: Services, wanted: KeyRequest) -> tuple[KeyRecord, str]:
         bounds=_bounds(services, wanted),
     )
     return record, text.reveal()
+
+
+def _registered(services: Services, wanted: KeyRequest, subject: EntityUid) -> KeyRecord:
+    if subject.kind == "User" or wanted.device is not None:
+        raise InvalidRequestError(
+            "a public key is that of a service or an agent", hint="Name one, and no device."
+        )
+    return api_keys.registered(
+        wanted.public_key or "",
+        key_id=services.ids.new(),
+        subject=subject,
+        now=services.clock.now(),
+        lifetime=None if wanted.expires is None else api_keys.parse_lifetime(wanted.expires),
+        purpose=wanted.purpose,
+        networks=wanted.networks,
+        bounds=_bounds(services, wanted),
+    )
 
 
 def _bounds(services: Services, wanted: KeyRequest) -> Bounds | None:
@@ -252,6 +282,7 @@ def _shown(
             "upstreams": bounds.upstreams,
             "resources": tuple(map(str, bounds.resources)),
             "successor": record.successor or None,
+            "public_key": record.public_key,
             "last_used": at,
             "last_used_from": ip,
         }
