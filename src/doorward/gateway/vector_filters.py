@@ -138,7 +138,8 @@ def _in_chroma(one: Literal, metadata: Metadata) -> Query | bool | None:
         case filters.Compare(_, comparison, value):
             meant = comparison if positive else _OPPOSITE[comparison]
             stored = _stored(value, shape)
-            return None if stored is None else {key: {_CHROMA[meant]: stored}}
+            odd = meant is Comparison.UNEQUAL and not metadata.always(field)
+            return None if stored is None or odd else {key: {_CHROMA[meant]: stored}}
         case filters.OneOf(_, values):
             among = _among(values, shape)
             return None if not among else {key: {"$in" if positive else "$nin": among}}

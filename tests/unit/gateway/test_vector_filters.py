@@ -151,7 +151,7 @@ def check(found: VectorFilter, shown: bool, allowed: Bounds, resource: Entity) -
         assert shown == satisfied(allowed.sure, resource, frozenset())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=1500, deadline=None)
 @given(st.lists(tree, max_size=3), st.lists(tree, max_size=2), records)
 def test_a_query_lets_through_all_that_is_allowed(permits: list[Any], forbids: list[Any], attrs: Any) -> None:
     allowed = bounds(Residual(tuple(permits), tuple(forbids)), kind=KIND, always=ALWAYS)
@@ -208,6 +208,14 @@ def test_the_common_case_is_a_short_query() -> None:
     assert chroma(
         of(filters.All((filters.Has("owner"), filters.OneOf("owner", frozenset({DANA}))))), METADATA
     ) == (VectorFilter({"m_owner": {"$in": ["dana"]}}, exact=True))
+
+
+def test_unequal_is_said_to_chroma_only_of_what_every_record_has() -> None:
+    other = of(filters.Compare("owner", Comparison.UNEQUAL, DANA))
+    assert chroma(other, METADATA) == VectorFilter(None, exact=False)
+    assert chroma(of(filters.Compare("level", Comparison.UNEQUAL, 1)), METADATA) == VectorFilter(
+        {"m_level": {"$ne": 1}}, exact=True
+    )
 
 
 @pytest.mark.parametrize("render", [chroma, conditions])
