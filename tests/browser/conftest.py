@@ -48,7 +48,7 @@ class Tab:
 
 @pytest.fixture
 async def plane() -> AsyncIterator[Plane]:
-    async with running() as plane:
+    async with running(issues=True) as plane:
         yield plane
 
 

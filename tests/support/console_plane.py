@@ -159,9 +159,8 @@ async def running(  # noqa: PLR0913 -- what a test may set
         jwks=lambda: {"keys": []}, issuer="urn:doorward:test", audience="urn:doorward:gate"
     )
     nothing: Any = None
-    custodian, authority = nothing, nothing
+    custodian, authority = Custodian.open("file:keys", data), nothing
     if issues or secure:
-        custodian = Custodian.open("file:keys", data)
         authority = DeviceAuthority(custodian, clock)
         if secure:
             certificates.issue(settings, authority, clock)

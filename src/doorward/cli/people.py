@@ -25,6 +25,9 @@ def register(app: typer.Typer) -> None:
     people.command("list")(list_people)
     people.command("show")(show_person)
     people.command("sign-out")(sign_out)
+    people.command("enrol")(enrol)
+    people.command("sessions")(list_sessions)
+    people.command("end-session")(end_session)
     people.command("identities")(list_identities)
     people.command("link")(link_identity)
     people.command("unlink")(unlink_identity)
@@ -138,6 +141,38 @@ def sign_out(
         emit_json(answer)
         return
     say(f"{uid} is signed out{' of MFA' if mfa_only else ''}.")
+
+
+@guarded
+def enrol(name: str, *, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -> None:
+    """Print a link with which a user enrols a passkey or an authenticator app; it works once."""
+    answer = call(data, "POST", "/api/v1/enrol-links", {"user": name})
+    if as_json:
+        emit_json(answer)
+        return
+    say(answer["url"])
+    say(f"For {answer['principal']} alone; works once, for {answer['expires_in'] // 60} minutes.")
+
+
+@guarded
+def list_sessions(*, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -> None:
+    """List who is signed in to the console."""
+    found = call(data, "GET", "/api/v1/sessions")
+    if as_json:
+        emit_json(found)
+        return
+    rows = [(s["id"], s["principal"], s["method"], s["zone"], s["created"], s["last_seen"]) for s in found]
+    table(("session", "who", "by", "zone", "since", "last seen"), rows)
+
+
+@guarded
+def end_session(session: str, *, as_json: JsonFlag = False, data: DataOption = DEFAULT_DATA) -> None:
+    """End one console session at once."""
+    answer = call(data, "DELETE", f"/api/v1/sessions/{quote(session, safe='')}")
+    if as_json:
+        emit_json(answer)
+        return
+    say(f"Session {session} is ended.")
 
 
 def _print(people: list[dict[str, Any]], *, as_json: bool) -> None:

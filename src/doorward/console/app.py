@@ -42,9 +42,9 @@ PUBLIC = frozenset(
     {
         "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs",
         "/jwks", "/.well-known/oauth-authorization-server",
-        "/enrol", "/enrol/options", "/enrol/finish",
+        "/enrol", "/enrol/options", "/enrol/finish", "/enrol/app", "/enrol/app/finish",
         "/open", "/open/redeem",
-        "/sign-in", "/sign-in/options", "/sign-in/finish", "/sign-out",
+        "/sign-in", "/sign-in/options", "/sign-in/finish", "/sign-in/code", "/sign-out",
         "/static",
         # A client authenticates itself at each of these.
         *(f"/oauth/{path}" for path in ("token", "revoke", "introspect")),

@@ -15,6 +15,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
 from doorward.console import session as sessions
+from doorward.console.links import has_admin
 from doorward.console.paging import versions_of
 from doorward.console.services import Services
 from doorward.core.accounts import ConsoleSession
@@ -26,7 +27,7 @@ from doorward.core.record import AdminRecord
 from doorward.core.values import to_json
 from doorward.directory.expected import expect, require_expected
 
-Via = Literal["socket", "passkey", "link"]
+Via = Literal["socket", "passkey", "totp", "link"]
 LocalOperator = Literal["full", "recovery"]
 _LOOKS_ONLY = frozenset({Action.INSPECT})
 _RECOVERS = frozenset({Action.INSPECT, Action.CONTAIN})
@@ -84,6 +85,32 @@ def govern(
     return authorise
 
 
+@dataclass(frozen=True, slots=True)
+class Myself:
+    """A signed-in user who may change what is her own: her factors and her sessions."""
+
+    actor: Actor
+    principal: EntityUid
+    session: ConsoleSession
+
+
+async def myself(request: Request) -> Myself:
+    """Give whoever is signed in with MFA as a user that is active now; refuse with 401 or 403.
+
+    What is one's own needs no policy: no other route lets anybody touch somebody else's.
+    """
+    services: Services = request.app.state.services
+    actor, session = await authenticate(request, services)
+    if actor.principal is None or session is None:
+        raise DeniedError("only a signed-in user has factors and sessions of her own")
+    if session.mfa_at is None or not services.point.pin().snapshot.is_active(actor.principal):
+        raise DeniedError("this needs a sign-in with MFA, by a user who is active")
+    return Myself(actor, actor.principal, session)
+
+
+myself.rule = Rule(Action.INSPECT, "directory")  # type: ignore[attr-defined]  # read by `is_governed`
+
+
 def is_governed(dependant: Dependant) -> bool:
     """Return whether a route's dependencies, at any depth, include `govern`."""
     return any(
@@ -127,7 +154,9 @@ async def authenticate(
     if uid is not None:
         return Actor(f"operator:{uid}", None, "socket"), None
     token = sessions.token_of(request)
-    session = await asyncio.to_thread(sessions.current, services, token, touch=touch)
+    session = await asyncio.to_thread(
+        sessions.current, services, token, sessions.place_of(request, services), touch=touch
+    )
     if session is None:
         raise UnauthenticatedError(
             "this needs a session and there is none",
@@ -135,7 +164,8 @@ async def authenticate(
         )
     if session.principal is None:
         return Actor(session.operator, None, "link"), session
-    return Actor(str(session.principal), session.principal, "passkey"), session
+    via: Via = "totp" if session.method == "totp" else "passkey"
+    return Actor(str(session.principal), session.principal, via), session
 
 
 async def still_allowed(request: Request, rule: Rule) -> bool:
@@ -170,7 +200,7 @@ def judge(
             return _judge_operator(local_operator(services), rule)
         case "link":
             return _judge_link(local_operator(services), rule)
-        case "passkey":
+        case "passkey" | "totp":
             return _judge_user(services, actor, session, rule, ip)
 
 
@@ -185,7 +215,7 @@ def local_operator(services: Services) -> LocalOperator:
         return configured
     if services.settings.control.database.startswith("sqlite"):
         return "full"
-    return "recovery" if services.directory.accounts.list_passkeys() else "full"
+    return "recovery" if has_admin(services) else "full"
 
 
 def _judge_operator(mode: LocalOperator, rule: Rule) -> Verdict:
@@ -238,7 +268,15 @@ def _context(
     now = services.clock.now()
     age = max(0, int((now - session.created).total_seconds()))
     network = NetworkContext(zone=zone_of(ip)) if ip else NetworkContext()
-    signed_in = SessionContext(method="passkey", acr="aal2", mfa=True, age=age, mfa_age=age)
+    shown = session.mfa_at
+    mfa_age = None if shown is None else max(0, int((now - shown).total_seconds()))
+    signed_in = SessionContext(
+        method=session.method,
+        acr="aal1" if shown is None else "aal2",
+        mfa=shown is not None,
+        age=age,
+        mfa_age=mfa_age,
+    )
     return Context(now=now, network=network, session=signed_in)
 
 

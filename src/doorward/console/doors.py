@@ -7,24 +7,28 @@ a browser's request comes from our own page.
 from __future__ import annotations
 
 import asyncio
+import io
 from typing import Any
 
+import segno
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import URL
 
 from doorward.console import links, passkeys
 from doorward.console import session as sessions
 from doorward.console.authorise import local_operator, record
+from doorward.console.links import ADMIN
 from doorward.console.render import page
 from doorward.console.services import Services
-from doorward.core.accounts import LinkKind, Passkey
+from doorward.core.accounts import LinkKind, OneTimeLink, Passkey
 from doorward.core.errors import ConflictError, DeniedError, UnauthenticatedError
 from doorward.core.model import EntityUid
 from doorward.directory.org import parse
+from doorward.identity import api_keys
+from doorward.identity.authenticator_app import AuthenticatorApps
 
-ADMIN = EntityUid.of("User", "admin")
 _CONTROL = EntityUid.of("Control", "keys")
 _ADMIN_ORG = "users:\n  admin: { roles: [admin] }\n"
 _NUMERIC_HOSTS = frozenset({"127.0.0.1", "::1"})
@@ -50,13 +54,47 @@ class Enrolment(LinkToken, Answer):
     """A link's token and the new passkey."""
 
 
+class AppEnrolment(LinkToken):
+    """A link's token, the secret that was offered and the code it shows."""
+
+    secret: str = Field(max_length=64)
+    code: str = Field(max_length=16)
+
+
+class KeyAndCode(_Body):
+    """An API key of one's own and the code of one's app, or a recovery code: two factors."""
+
+    key: str = Field(max_length=200)
+    code: str = Field(max_length=32)
+
+
+class AppOffer(_Body):
+    """A new secret, its `otpauth` address and a picture (SVG) that apps read it from."""
+
+    secret: str
+    address: str
+    picture: str
+
+
+def offer(apps: AuthenticatorApps, principal: EntityUid) -> AppOffer:
+    """Return what an authenticator app needs to begin."""
+    secret, address = apps.offer(principal)
+    drawn = io.BytesIO()
+    segno.make(address, error="m").save(
+        drawn, kind="svg", xmldecl=False, scale=4, dark="#1f2937", light="#ffffff"
+    )
+    return AppOffer(secret=secret, address=address, picture=drawn.getvalue().decode())
+
+
 def router(services: Services) -> APIRouter:
     """Build the public pages and ceremonies."""
     routes = APIRouter(include_in_schema=False)
     challenges = passkeys.Challenges(services.clock)
+    apps = AuthenticatorApps(services.directory.accounts, services.custodian, services.clock)
     _pages(routes, services)
-    _enrolment(routes, services, challenges)
+    _enrolment(routes, services, challenges, apps)
     _signing_in(routes, services, challenges)
+    _with_app(routes, services, apps)
     return routes
 
 
@@ -91,17 +129,20 @@ def _pages(routes: APIRouter, services: Services) -> None:
         return answer
 
 
-def _enrolment(routes: APIRouter, services: Services, challenges: passkeys.Challenges) -> None:
+def _enrolment(
+    routes: APIRouter, services: Services, challenges: passkeys.Challenges, apps: AuthenticatorApps
+) -> None:
     accounts = services.directory.accounts
 
     @routes.post("/enrol/options")
     async def enrol_options(request: Request, body: LinkToken) -> dict[str, Any]:
-        await asyncio.to_thread(links.peek, services, body.token, LinkKind.ENROL)
-        known = await asyncio.to_thread(accounts.list_passkeys, ADMIN)
+        link = await asyncio.to_thread(links.peek, services, body.token, LinkKind.ENROL)
+        whose = link.principal or ADMIN
+        known = await asyncio.to_thread(accounts.list_passkeys, whose)
         return passkeys.enrol_options(
             challenges,
             rp_id=str(request.url.hostname),
-            principal=ADMIN,
+            principal=whose,
             known=known,
             purpose=_purpose(body.token),
         )
@@ -110,18 +151,37 @@ def _enrolment(routes: APIRouter, services: Services, challenges: passkeys.Chall
     async def enrol(request: Request, body: Enrolment) -> Response:
         """Verify first, so that a failed try does not burn the link; then use it up; then keep the key."""
         link = await asyncio.to_thread(links.peek, services, body.token, LinkKind.ENROL)
+        whose = _enrolled_by(services, link)
         passkey = passkeys.enrol(
             challenges,
             body.credential,
             rp_id=str(request.url.hostname),
-            origin=_origin(request),
-            principal=ADMIN,
+            origin=origin_of(request),
+            principal=whose,
             purpose=_purpose(body.token),
             clock=services.clock,
         )
-        await _record(request, link.operator, "enrol", f"a passkey for {ADMIN}", "link")
+        await _record(request, link.operator, "enrol", f"a passkey for {whose}", "link")
         await asyncio.to_thread(_keep, services, body.token, passkey)
-        return await _signed_in(request, services, principal=ADMIN, operator=link.operator, method="passkey")
+        return await _signed_in(request, services, principal=whose, operator=link.operator, method="passkey")
+
+    @routes.post("/enrol/app")
+    async def offer_app(body: LinkToken) -> AppOffer:
+        """Offer an authenticator app's secret to whoever holds the link; nothing is kept yet."""
+        link = await asyncio.to_thread(links.peek, services, body.token, LinkKind.ENROL)
+        return offer(apps, _enrolled_by(services, link))
+
+    @routes.post("/enrol/app/finish")
+    async def enrol_app(request: Request, body: AppEnrolment) -> Response:
+        """Keep the app that shows the right code; the link is used up, and recovery codes are shown once."""
+        link = await asyncio.to_thread(links.peek, services, body.token, LinkKind.ENROL)
+        whose = _enrolled_by(services, link)
+        await _record(request, link.operator, "enrol", f"an authenticator app for {whose}", "link")
+        codes = await asyncio.to_thread(_keep_app, services, apps, link, body, whose)
+        answer = await _signed_in(request, services, principal=whose, operator=link.operator, method="totp")
+        shown = JSONResponse({"recovery_codes": codes})
+        shown.headers.append("set-cookie", answer.headers["set-cookie"])
+        return shown
 
 
 def _signing_in(routes: APIRouter, services: Services, challenges: passkeys.Challenges) -> None:
@@ -138,7 +198,7 @@ def _signing_in(routes: APIRouter, services: Services, challenges: passkeys.Chal
             challenges,
             body.credential,
             rp_id=str(request.url.hostname),
-            origin=_origin(request),
+            origin=origin_of(request),
             known=known,
         )
         if not await asyncio.to_thread(_is_active, services, passkey.principal):
@@ -148,11 +208,69 @@ def _signing_in(routes: APIRouter, services: Services, challenges: passkeys.Chal
         return await _signed_in(request, services, principal=passkey.principal, operator="", method="passkey")
 
 
+def _with_app(routes: APIRouter, services: Services, apps: AuthenticatorApps) -> None:
+    @routes.post("/sign-in/code")
+    async def sign_in_with_code(request: Request, body: KeyAndCode) -> Response:
+        """Sign in with an API key of one's own and a code: both, or the same refusal for either."""
+        principal = await asyncio.to_thread(_holder, services, body.key, request)
+        try:
+            await asyncio.to_thread(apps.check, principal, body.code)
+        except UnauthenticatedError as wrong:
+            await record(
+                request, who=str(principal), action="sign-in", resource=_CONTROL, allowed=False,
+                detail=wrong.reason, via="totp",
+            )  # fmt: skip
+            raise
+        await _record(request, str(principal), "sign-in", "signed in with a key and a code", "totp")
+        return await _signed_in(request, services, principal=principal, operator="", method="totp")
+
+
+def _holder(services: Services, text: str, request: Request) -> EntityUid:
+    """Return the active user whose API key this is; raise UnauthenticatedError."""
+    registry = services.directory.snapshot
+    digest = api_keys.digest_of(text)
+    key = None if digest is None else registry.key_by_hash(digest)
+    ip = request.client.host if request.client else ""
+    fault = (
+        "key_unknown"
+        if key is None
+        else api_keys.fault_of(key, ip=ip, now=services.clock.now(), registry=registry)
+    )
+    if key is None or fault is not None or key.subject.kind != "User" or not registry.is_active(key.subject):
+        raise UnauthenticatedError(
+            "the key or the code is not accepted",
+            hint="Use an API key of your own.",
+            reason=fault or "key_not_hers",
+        )
+    return key.subject
+
+
+def _enrolled_by(services: Services, link: OneTimeLink) -> EntityUid:
+    """Return whose factor a link enrols; raise DeniedError if she is out meanwhile."""
+    if link.principal is not None and not services.directory.snapshot.is_active(link.principal):
+        raise DeniedError(f"{link.principal} is not known or no longer active")
+    return link.principal or ADMIN
+
+
+def _keep_app(
+    services: Services, apps: AuthenticatorApps, link: OneTimeLink, body: AppEnrolment, whose: EntityUid
+) -> list[str]:
+    """Use up the link, then keep the app: a wrong code burns neither."""
+    apps.verify_new(body.secret, body.code)
+    _ensure_admin(services, link, whose)
+    links.redeem(services, body.token, LinkKind.ENROL)
+    return apps.confirm(whose, body.secret, body.code)
+
+
+def _ensure_admin(services: Services, link: OneTimeLink, whose: EntityUid) -> None:
+    if whose == ADMIN and services.directory.entity(ADMIN) is None:
+        services.directory.apply(parse(_ADMIN_ORG, "first admin"), prune=False, operator=link.operator)
+
+
 def _keep(services: Services, token: str, passkey: Passkey) -> None:
     """Make sure there is an admin before the link is used up: what can fail comes first."""
     link = links.peek(services, token, LinkKind.ENROL)
-    if services.directory.entity(ADMIN) is None:
-        services.directory.apply(parse(_ADMIN_ORG, "first admin"), prune=False, operator=link.operator)
+    _ensure_admin(services, link, passkey.principal)
     links.redeem(services, token, LinkKind.ENROL)
     try:
         services.directory.accounts.add_passkey(passkey)
@@ -180,6 +298,8 @@ async def _signed_in(
         operator=operator,
         method=method,
         replaces=sessions.token_of(request),
+        place=sessions.place_of(request, services),
+        mfa=principal is not None,
     )
     answer = Response(status_code=204)
     sessions.set_cookie(request, answer, token)
@@ -190,7 +310,8 @@ def _purpose(token: str) -> str:
     return f"enrol:{sessions.digest(token)}"
 
 
-def _origin(request: Request) -> str:
+def origin_of(request: Request) -> str:
+    """Return the origin a browser must have used to come here."""
     return f"{request.url.scheme}://{request.url.netloc}"
 
 

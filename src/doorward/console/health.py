@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
 
 from doorward.console.authorise import local_operator, peer_uid
+from doorward.console.links import has_admin
 from doorward.core.errors import DoorwardError, NotFoundError
 from doorward.settings import is_loopback
 
@@ -37,7 +38,7 @@ def readiness(services: Services) -> dict[str, Any]:
 def _operator(services: Services) -> dict[str, Any]:
     return {
         "local_operator": local_operator(services),
-        "admin_enrolled": bool(services.directory.accounts.list_passkeys()),
+        "admin_enrolled": has_admin(services),
     }
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+import structlog
 
 from doorward.core.accounts import ConsoleSession
 from doorward.settings import is_loopback, split_listen
@@ -21,6 +24,7 @@ IDLE = timedelta(hours=1)
 _TOUCH_EVERY = timedelta(seconds=30)
 _TOKEN_BYTES = 32
 _MAX_COOKIE = 128
+_log = structlog.get_logger()
 _PLAIN = "doorward_session"
 _OVER_TLS = "__Host-doorward_session"
 
@@ -46,8 +50,30 @@ def token_of(request: Request) -> str | None:
     return token if token and len(token) <= _MAX_COOKIE else None
 
 
-def start(
-    services: Services, *, principal: EntityUid | None, operator: str, method: str, replaces: str | None
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a session is used: the network zone, and a digest of what the browser says it is."""
+
+    zone: str
+    browser: str
+
+
+def place_of(request: Request, services: Services) -> Place:
+    """Return where a request comes from."""
+    ip = request.client.host if request.client else ""
+    said = request.headers.get("user-agent", "")
+    return Place(services.directory.snapshot.zone_of(ip), hashlib.sha256(said.encode()).hexdigest()[:32])
+
+
+def start(  # noqa: PLR0913 -- the fields of a session
+    services: Services,
+    *,
+    principal: EntityUid | None,
+    operator: str,
+    method: str,
+    replaces: str | None,
+    place: Place,
+    mfa: bool,
 ) -> str:
     """Store a new session and return its token; a session the browser already had is ended."""
     end(services, replaces)
@@ -61,13 +87,22 @@ def start(
             created=now,
             last_seen=now,
             expires=now + LIFETIME,
+            mfa_at=now if mfa else None,
+            zone=place.zone,
+            browser=place.browser,
         )
     )
     return token
 
 
-def current(services: Services, token: str | None, *, touch: bool = True) -> ConsoleSession | None:
-    """Return the live session of a token, or None when unknown, ended, idle or over."""
+def current(
+    services: Services, token: str | None, place: Place, *, touch: bool = True
+) -> ConsoleSession | None:
+    """Return the live session of a token, or None when unknown, ended, idle, over, or used elsewhere.
+
+    A cookie that turns up in another zone or another browser than it was given to was taken: the
+    session ends for everybody.
+    """
     if token is None:
         return None
     session = services.directory.accounts.session(digest(token))
@@ -75,6 +110,10 @@ def current(services: Services, token: str | None, *, touch: bool = True) -> Con
         return None
     now = services.clock.now()
     if now >= session.expires or now - session.last_seen >= IDLE or _signed_out(services, session):
+        services.directory.accounts.end_session(session.hash)
+        return None
+    if (session.zone, session.browser) != (place.zone, place.browser):
+        _log.warning("session_moved", principal=str(session.principal or session.operator))
         services.directory.accounts.end_session(session.hash)
         return None
     if touch and now - session.last_seen >= _TOUCH_EVERY:

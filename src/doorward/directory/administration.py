@@ -298,7 +298,7 @@ class Directory(Listening):
     def _keep_someone(self, plan: Plan) -> None:
         """Refuse to remove everyone who can sign in: the next one-time link would make a new admin."""
         gone = {uid_from_json(uid) for uid in plan.delta.entities_removed}
-        holders = {passkey.principal for passkey in self._accounts.list_passkeys()} if gone else set()
+        holders = self._accounts.holders() if gone else frozenset()
         if holders and holders <= gone:
             names = ", ".join(sorted(map(str, holders)))
             raise ConflictError(

@@ -133,7 +133,7 @@ class Listening:
 
     def _sparing_the_last(self, change: ProvisioningChange) -> ProvisioningChange:
         """Keep the passkeys of the last who have any: without one, a new link makes a new admin."""
-        holders = {p.principal for p in self._accounts.list_passkeys()} if change.forgotten else set()
+        holders = self._accounts.holders() if change.forgotten else frozenset()
         return replace(change, forgotten=()) if holders and holders <= {*change.forgotten} else change
 
     # What the directory itself does

@@ -33,6 +33,7 @@ class KeyUse(StrEnum):
     S3_MASTER = "s3-master"
     CHECKPOINT = "checkpoint"
     PDP_METADATA = "pdp-metadata"
+    AUTHENTICATORS = "authenticators"
 
 
 class Rotation(msgspec.Struct, frozen=True):
@@ -92,6 +93,10 @@ class Custodian:
         name = self._name(KeyUse.S3_MASTER, self.generation(KeyUse.S3_MASTER) - len(since))
         digest = self._vault.mac(name, f"s3:{key_id}:{generation}".encode())
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+    def sealing_key(self, use: KeyUse, generation: int) -> bytes:
+        """Return the 256-bit key that seals what is stored for one use."""
+        return self._vault.mac(self._name(use, generation), b"seal:v1")
 
     def keep(self, name: str, make: Callable[[], bytes]) -> bytes:
         """Return the file `name` beside the keys, written once with what `make` gives."""

@@ -11,23 +11,20 @@ from sqlalchemy.exc import IntegrityError
 from doorward.core.accounts import ConsoleSession, LinkKind, OneTimeLink, Passkey
 from doorward.core.errors import ConflictError
 from doorward.store import tables
+from doorward.store.factors import SqlFactors
 
 if TYPE_CHECKING:
     from doorward.core.model import EntityUid
-    from doorward.store.database import Database
 
 
-class SqlAccounts:
+class SqlAccounts(SqlFactors):
     """Keep links, passkeys and sessions in SQL."""
-
-    def __init__(self, database: Database) -> None:
-        """Take an open database."""
-        self._database = database
 
     def create_link(self, link: OneTimeLink) -> None:
         """Store a link; earlier links of the same kind stop working, those long over are forgotten."""
         columns = tables.links.c
-        superseded = (columns.kind == link.kind.value) & columns.used.is_(None)
+        same = columns.principal.is_(None) if link.principal is None else columns.principal == link.principal
+        superseded = (columns.kind == link.kind.value) & columns.used.is_(None) & same
         with self._database.write() as connection:
             connection.execute(delete(tables.links).where(superseded | (columns.expires <= link.created)))
             connection.execute(
@@ -37,6 +34,7 @@ class SqlAccounts:
                     operator=link.operator,
                     created=link.created,
                     expires=link.expires,
+                    principal=link.principal,
                 )
             )
 
@@ -102,6 +100,9 @@ class SqlAccounts:
                     created=session.created,
                     last_seen=session.last_seen,
                     expires=session.expires,
+                    mfa_at=session.mfa_at,
+                    zone=session.zone,
+                    browser=session.browser,
                 )
             )
 
@@ -123,6 +124,22 @@ class SqlAccounts:
         with self._database.write() as connection:
             connection.execute(delete(tables.sessions).where(tables.sessions.c.hash == digest))
 
+    def sessions(self, now: datetime, principal: EntityUid | None = None) -> list[ConsoleSession]:
+        """Return the sessions that are not over, of one user or all, oldest first."""
+        columns = tables.sessions.c
+        query = select(tables.sessions).where(columns.expires > now).order_by(columns.created)
+        if principal is not None:
+            query = query.where(columns.principal == principal)
+        with self._database.read() as connection:
+            return [ConsoleSession(**row) for row in connection.execute(query).mappings()]
+
+    def remove_passkey(self, credential_id: bytes, principal: EntityUid) -> bool:
+        """Forget one passkey of a user; return whether there was one."""
+        columns = tables.passkeys.c
+        hers = (columns.credential_id == credential_id) & (columns.principal == principal)
+        with self._database.write() as connection:
+            return bool(connection.execute(delete(tables.passkeys).where(hers)).rowcount)
+
 
 def _link(row: Row[Any]) -> OneTimeLink:
     return OneTimeLink(
@@ -131,4 +148,5 @@ def _link(row: Row[Any]) -> OneTimeLink:
         operator=row.operator,
         created=row.created,
         expires=row.expires,
+        principal=row.principal,
     )

@@ -269,5 +269,7 @@ def _forget_accounts(connection: Connection, entry: Entry) -> None:
     """Take away the console from users that are gone, so that a new one of that name starts afresh."""
     gone: Iterable[Any] = (*map(uid_from_json, entry.delta.entities_removed), *entry.provisioning.forgotten)
     for uid in gone:
-        for table in (tables.passkeys, tables.sessions):
+        for table in (
+            tables.passkeys, tables.sessions, tables.authenticators, tables.recovery_codes, tables.links,
+        ):  # fmt: skip
             connection.execute(delete(table).where(table.c.principal == uid))

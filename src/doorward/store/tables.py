@@ -160,6 +160,7 @@ links = Table(
     Column("created", Moment, nullable=False),
     Column("expires", Moment, nullable=False),
     Column("used", Moment),
+    Column("principal", Uid),
 )
 passkeys = Table(
     "passkeys",
@@ -180,5 +181,26 @@ sessions = Table(
     Column("created", Moment, nullable=False),
     Column("last_seen", Moment, nullable=False),
     Column("expires", Moment, nullable=False),
+    Column("mfa_at", Moment),
+    Column("zone", Text, nullable=False, server_default=""),
+    Column("browser", Text, nullable=False, server_default=""),
     Index("ix_sessions_principal", "principal"),
+)
+authenticators = Table(
+    "authenticators",
+    metadata,
+    Column("principal", Uid, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("last_step", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("locked", Moment),
+)
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("principal", Uid, nullable=False, index=True),
+    Column("created", Moment, nullable=False),
 )

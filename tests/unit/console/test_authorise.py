@@ -15,7 +15,7 @@ from doorward.core.accounts import ConsoleSession
 from doorward.core.clock import ManualClock
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import AuditUnavailableError, DeniedError, UnauthenticatedError, UnavailableError
-from doorward.core.model import Action, EntityUid
+from doorward.core.model import Action, Entity, EntityUid
 from doorward.settings import Settings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,9 +60,11 @@ def services(**control: Any) -> Any:
         issuer=SimpleNamespace(issuer="urn:doorward:test", audience="urn:doorward:gate", jwks=dict),
         one_time=None,
         point=Point(),
+        custodian=None,
         audit=Audit(),
         directory=SimpleNamespace(
-            accounts=SimpleNamespace(list_passkeys=list), snapshot=SimpleNamespace(version=1)
+            accounts=SimpleNamespace(holders=frozenset),
+            snapshot=SimpleNamespace(version=1, zone_of=lambda _: "office", entity=lambda _: None),
         ),
     )
 
@@ -71,7 +73,7 @@ def session(age: int = 60) -> ConsoleSession:
     created = NOW - timedelta(seconds=age)
     return ConsoleSession(
         hash="", principal=ADMIN, operator="", method="passkey", created=created, last_seen=NOW,
-        expires=NOW + timedelta(hours=1),
+        expires=NOW + timedelta(hours=1), mfa_at=created,
     )  # fmt: skip
 
 
@@ -196,7 +198,8 @@ def test_what_the_local_operator_may_do_without_being_told(
     configured: str | None, database: str, passkeys: int, mode: str
 ) -> None:
     known = services(local_operator=configured, database=database)
-    known.directory.accounts.list_passkeys = lambda: [object()] * passkeys
+    known.directory.accounts.holders = lambda: frozenset({ADMIN}) if passkeys else frozenset()
+    known.directory.snapshot.entity = Entity
     assert local_operator(known) == mode
 
 

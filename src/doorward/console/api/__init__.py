@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from doorward.console.services import Services
 
 MODULES = (
-    "apply", "custodian", "people", "identities", "arrivals", "assets", "devices", "keys", "tokens", "can",
-    "questions", "decisions", "admin", "state", "packs", "sources",
+    "apply", "custodian", "people", "identities", "arrivals", "assets", "devices", "keys", "tokens",
+    "can", "questions", "decisions", "admin", "state", "packs", "sources", "sessions", "me",
 )  # fmt: skip
 
 

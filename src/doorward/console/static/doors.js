@@ -35,21 +35,58 @@ const doors = {
   },
 };
 
-async function go() {
-  button.disabled = true;
+async function attempt(work, control) {
+  control.disabled = true;
   status.textContent = "";
   status.classList.remove("bad");
   try {
-    await doors[button.dataset.door]();
-    location.assign("/");
+    await work();
   } catch (error) {
-    button.disabled = false;
     status.classList.add("bad");
     status.textContent = error.name === "NotAllowedError" ? "The passkey was not used: cancelled, or it took too long." : error.message;
+  } finally {
+    control.disabled = false;
   }
 }
 
-button.addEventListener("click", go);
+button.addEventListener("click", () => attempt(async () => {
+  await doors[button.dataset.door]();
+  location.assign("/");
+}, button));
+
+const form = document.querySelector("[data-form]");
+const app = document.querySelector("[data-app]");
+let offered = null;
+
+app?.addEventListener("toggle", () => {
+  if (!app.open || offered || !token) return;
+  attempt(async () => {
+    offered = await post("/enrol/app", { token });
+    const drawn = new DOMParser().parseFromString(offered.picture, "image/svg+xml").documentElement;
+    document.querySelector("#picture").replaceChildren(drawn);
+    document.querySelector("#secret").textContent = offered.secret;
+    form.hidden = false;
+  }, form.elements.code);
+});
+
+const forms = {
+  async code(fields) {
+    await post("/sign-in/code", { key: fields.key.trim(), code: fields.code.trim() });
+    location.assign("/");
+  },
+  async app(fields) {
+    const kept = await post("/enrol/app/finish", { token, secret: offered.secret, code: fields.code.trim() });
+    form.hidden = true;
+    document.querySelector("#picture").replaceChildren();
+    document.querySelector("#codes pre").textContent = kept.recovery_codes.join("\n");
+    document.querySelector("#codes").hidden = false;
+  },
+};
+
+form?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(() => forms[form.dataset.form](Object.fromEntries(new FormData(form))), form.querySelector("button"));
+});
 if (button.dataset.door !== "sign-in" && !token) {
   button.disabled = true;
   status.classList.add("bad");
