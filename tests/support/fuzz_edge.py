@@ -246,8 +246,13 @@ class Run:
         for name, reader in (("h11", read_by_h11), ("aiohttp", read_by_aiohttp)):
             for ours, theirs in zip(self.keeper.seen, reader(data), strict=False):
                 self.counts[f"compared with {name}"] += 1
-                if ours != theirs:
+                if ours != (theirs[0], _without_empty_query(theirs[1]), theirs[2]):
                     raise DisagreementError(f"{name} reads {theirs!r} where the edge reads {ours!r}")
+
+
+def _without_empty_query(target: str) -> str:
+    # A path with an empty query is sent on without one.
+    return target[:-1] if target.endswith("?") and target.count("?") == 1 else target
 
 
 def read_by_h11(data: bytes) -> Iterator[Reading]:

@@ -30,6 +30,8 @@ from doorward.settings import AuditSettings
 _BATCH = 1000
 _HEAD_INTERVAL = 1.0
 _PAUSE_AFTER_FAILURE = 0.05
+# How long a record nobody waits for may wait for others to be made durable with.
+_UNAWAITED_SECONDS = 0.02
 _log = structlog.get_logger()
 
 
@@ -39,11 +41,6 @@ class _Entry:
 
     draft: Draft
     waiter: asyncio.Future[None] | None
-
-
-def _expire(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
 
 
 class AuditWriter:
@@ -81,6 +78,9 @@ class AuditWriter:
         self._marked = (-1, 0.0)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
+        self._called = self._timed = False
+        self._expected: deque[tuple[float, asyncio.Future[None]]] = deque()
 
     @property
     def healthy(self) -> bool:
@@ -97,7 +97,7 @@ class AuditWriter:
 
         Raises ConflictError if another process writes this log, AuditUnavailableError if the disk refuses.
         """
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
         try:
             findings = await asyncio.to_thread(self._segments.open)
             notes = [self._note(each.event, each.detail, each.facts) for each in findings]
@@ -146,9 +146,7 @@ class AuditWriter:
                 )
             self._awaited.append(entry)
             self._ready.notify()
-        # A timer on the answer, not on this task: when the loop was busy past the deadline, an answer that
-        # came in time is handled before the timer and counts.
-        timer = loop.call_later(self._deadline, _expire, waiter)
+        self._expect(loop, waiter)
         try:
             await waiter
         except TimeoutError as reason:
@@ -159,8 +157,6 @@ class AuditWriter:
         except asyncio.CancelledError:
             self._withdraw(entry)
             raise
-        finally:
-            timer.cancel()
 
     def write_soon(self, record: Record) -> None:
         """Queue a record nobody waits for; when the queue is full it is dropped and counted."""
@@ -174,7 +170,42 @@ class AuditWriter:
                 self._lost += 1
                 return
             self._unawaited.append(entry)
-            self._ready.notify()
+        # It goes with the next batch that somebody waits for, or alone a moment later: half the syncs.
+        if self._loop is None or threading.get_ident() != self._loop_thread:
+            self._wake()
+        elif not self._called:
+            self._called = True
+            self._loop.call_later(_UNAWAITED_SECONDS, self._wake)
+
+    def _wake(self) -> None:
+        self._called = False
+        with self._ready:
+            if self._unawaited:
+                self._ready.notify()
+
+    def _expect(self, loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None]) -> None:
+        """Let a record's waiter fail at the deadline.
+
+        One timer serves all: they come in the order of their deadlines. It is a timer on the answers, not on
+        their tasks: when the loop was busy past the deadline, an answer that came in time is handled
+        before the timer, and counts.
+        """
+        self._expected.append((loop.time() + self._deadline, waiter))
+        if not self._timed:
+            self._timed = True
+            loop.call_later(self._deadline, self._expire)
+
+    def _expire(self) -> None:
+        if self._loop is None:
+            return
+        now = self._loop.time()
+        while self._expected and (self._expected[0][1].done() or self._expected[0][0] <= now):
+            _, waiter = self._expected.popleft()
+            if not waiter.done():
+                waiter.set_exception(TimeoutError())
+        self._timed = bool(self._expected)
+        if self._timed:
+            self._loop.call_later(max(0.001, self._expected[0][0] - now), self._expire)
 
     def _withdraw(self, entry: _Entry) -> None:
         """Take back a record whose request was refused meanwhile, unless it is being written."""

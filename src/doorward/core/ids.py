@@ -15,7 +15,8 @@ _RANDOM_BITS = 80
 _POOLED = 320
 # Two characters at a time: 13 look-ups write an id.
 _PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
-_SHIFTS = range(120, -1, -10)
+_TAIL_BITS = 20
+_HEAD_SHIFTS = range(120, _TAIL_BITS - 1, -10)
 
 
 class _Pool:
@@ -41,7 +42,7 @@ class IdSource:
         """Take time and randomness from the caller; without any, the operating system's."""
         self._clock = clock
         self._random_bits = random_bits or _Pool().bits
-        self._last = 0
+        self._last, self._head, self._written = 0, -1, ""
 
     def new(self) -> str:
         """Return the next id: 48 bits of milliseconds, 80 random bits, Crockford base 32.
@@ -54,4 +55,8 @@ class IdSource:
         else:
             self._last += 1
         value = self._last
-        return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])
+        if value >> _TAIL_BITS != self._head:
+            self._head = value >> _TAIL_BITS
+            self._written = "".join([_PAIRS[value >> shift & 1023] for shift in _HEAD_SHIFTS])
+        # Ids of one millisecond follow each other: only their end is written anew.
+        return f"{self._written}{_PAIRS[value >> 10 & 1023]}{_PAIRS[value & 1023]}"

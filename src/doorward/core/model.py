@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import TypeAlias
 
@@ -31,8 +32,7 @@ class EntityUid(msgspec.Struct, frozen=True, order=True, cache_hash=True):
 
     def __str__(self) -> str:
         """Return the short form without our namespace: `User::"dana"`."""
-        kind = self.type.removeprefix(NAMESPACE + "::")
-        return f'{kind}::"{self.id.translate(_TRANSLATION)}"'
+        return _short_form(self)
 
     @property
     def cedar(self) -> str:
@@ -61,6 +61,12 @@ class EntityUid(msgspec.Struct, frozen=True, order=True, cache_hash=True):
         kind, raw = match["type"], match["id"]
         name = re.sub(r"\\(.)", lambda m: _UNESCAPES.get(m[1], m[1]), raw, flags=re.DOTALL)
         return cls(kind if "::" in kind else f"{NAMESPACE}::{kind}", name)
+
+
+# Names come back with every request and every record.
+@lru_cache(maxsize=8192)
+def _short_form(uid: EntityUid) -> str:
+    return f'{uid.type.removeprefix(NAMESPACE + "::")}::"{uid.id.translate(_TRANSLATION)}"'
 
 
 Scalar: TypeAlias = (

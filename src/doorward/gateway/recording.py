@@ -30,7 +30,9 @@ _MAX_SOURCES = 50
 
 def stamp(now: datetime) -> str:
     """Return a record's time: RFC 3339 in UTC with milliseconds."""
-    return now.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    if now.tzinfo is not UTC:
+        now = now.astimezone(UTC)
+    return now.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def _cut(text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+import msgspec
+
 # The usage object stands in the last event or at the end of a whole answer (a Responses API answer
 # repeats its request before it, so the tail is generous); the model's name stands near the start of an
 # event or after the choices.
@@ -35,8 +37,10 @@ class UsageScanner:
     def tokens(self) -> dict[str, int]:
         """Return `tokens_in` and `tokens_out` as the upstream counted them, as far as it did."""
         usage: object = None
+        if self._tail.rfind(b'"usage"') < 0:
+            return {}
         # The last one that can be read counts.
-        for match in reversed(list(_USAGE.finditer(self._tail))):
+        for match in reversed(list(_USAGE.finditer(self._tail, self._tail.find(b'"usage"')))):
             try:
                 usage, _ = _DECODER.raw_decode(self._tail[match.end() :].decode(errors="replace"))
             except ValueError:
@@ -52,10 +56,16 @@ class UsageScanner:
 
     def model(self) -> str | None:
         """Return the model that the upstream says answered, or None."""
-        match = _MODEL.search(self._head) or _MODEL.search(self._tail)
+        match = _MODEL.search(self._head, _near(self._head)) or _MODEL.search(self._tail, _near(self._tail))
         if match is None:
             return None
         try:
-            return str(json.loads(match[1]))
+            return str(msgspec.json.decode(match[1], type=str))
         except ValueError:
             return None
+
+
+def _near(data: bytearray) -> int:
+    """Return where a pattern for the model's name may start to look: before that it is not there."""
+    found = data.find(b'"model"')
+    return len(data) if found < 0 else found
