@@ -6,9 +6,7 @@ defaults filled in, names inherited from what covers them, purposes joined with 
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from operator import is_
 from typing import Any, TypeVar
 
@@ -18,6 +16,7 @@ from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord, S
 from doorward.core.model import Entity, EntityUid, Value
 from doorward.core.values import entity_from_json, entity_to_json, uid_from_json
 from doorward.directory import effective
+from doorward.directory.credentials import Credentials
 from doorward.directory.interning import Names
 from doorward.directory.key_table import KeyTable
 from doorward.directory.names import SEPARATOR, is_canonical, lineage
@@ -41,7 +40,7 @@ _CONSTANT = {
 }
 
 
-class Snapshot:
+class Snapshot(Credentials):
     """Answer what is known at `version`. Never changes; `with_delta` makes the next one."""
 
     __slots__ = (
@@ -282,38 +281,6 @@ class Snapshot:
     def issuer_jwks(self) -> dict[str, Any]:
         """Return the local issuer's public keys and name, without building `known`."""
         return self._jwks
-
-    def key_by_hash(self, digest: str) -> KeyRecord | None:
-        """Return the unrevoked key with this SHA-256 (hex), in constant time; its expiry is not judged."""
-        key = self._keys.by_hash.get(digest)
-        return key if key is not None and hmac.compare_digest(key.hash, digest) else None
-
-    def key_by_access_key_id(self, access_key_id: str) -> KeyRecord | None:
-        """Return the unrevoked key with this S3 access key id; its expiry is not judged."""
-        return self._keys.by_access_key_id.get(access_key_id)
-
-    def key_by_id(self, key_id: str) -> KeyRecord | None:
-        """Return the unrevoked key with this id; its expiry is not judged."""
-        return self._keys.by_id.get(key_id)
-
-    def principal_of(self, issuer: str, subject: str) -> EntityUid | None:
-        """Return the principal explicitly linked to (issuer, subject)."""
-        return self._identities.get((issuer, subject))
-
-    def device_of_certificate(self, fingerprint: str, now: datetime) -> EntityUid | None:
-        """Return the active device a certificate (SHA-256 of DER, hex) is bound to and not past `now`."""
-        certificate = self._certificates.get(fingerprint)
-        if certificate is None or now >= certificate.expires or not self.is_active(certificate.device):
-            return None
-        return certificate.device
-
-    def sign_out_of(self, principal: EntityUid) -> SignOut | None:
-        """Return what ended the principal's earlier sign-ins, if anything did."""
-        return self._sign_outs.get(principal)
-
-    def token_revoked(self, jti: str) -> bool:
-        """Return whether a token of the local issuer was revoked."""
-        return jti in self._revoked
 
     def is_active(self, principal: EntityUid) -> bool:
         """Return whether the principal is registered and active."""
