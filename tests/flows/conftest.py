@@ -19,6 +19,7 @@ from doorward.core.errors import (
     InvalidRequestError,
     UnavailableError,
 )
+from doorward.core.feed import Place
 from doorward.core.identity import Caller
 from doorward.core.ids import IdSource
 from doorward.core.model import Action, Entity, EntityUid
@@ -228,6 +229,9 @@ class ScriptedPoint:
 
     def zone_of(self, ip: str) -> str:
         return "office" if ip.startswith("10.") else "unknown"
+
+    def place_of(self, _ip: str) -> Place:
+        return Place()
 
     def purposes_of(self, principal: EntityUid) -> frozenset[str]:
         return self.purposes.get(principal, frozenset())

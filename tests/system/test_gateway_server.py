@@ -17,6 +17,7 @@ from aiohttp import web
 from doorward.core.clock import SystemClock
 from doorward.core.decision import Decision, Effect
 from doorward.core.errors import InvalidConfigError, UnavailableError
+from doorward.core.feed import Place
 from doorward.core.identity import Caller
 from doorward.core.ids import IdSource
 from doorward.core.model import Action, EntityUid
@@ -316,6 +317,9 @@ class Point:
 
     def zone_of(self, _ip):
         return "unknown"
+
+    def place_of(self, _ip):
+        return Place()
 
     def purposes_of(self, _principal):
         return frozenset()

@@ -38,10 +38,19 @@ class Bundle(msgspec.Struct, frozen=True):
     guardrails: tuple[PolicyText, ...] = ()
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where on earth a zone lies: ISO 3166 country, degrees north and east; what is not known is None."""
+
+    country: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+
+
 class Known(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a gateway needs to authenticate and decide, at one version.
 
-    `zones` maps a zone name to CIDRs. `issuer_jwks` holds the local issuer's public keys.
+    `zones` maps a zone name to CIDRs, `places` to where it lies.
+    `issuer_jwks` holds the local issuer's public keys.
     `lowered` names assets whose owner, on record, allowed less sensitivity than the parent's.
     """
 
@@ -51,6 +60,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     identities: tuple[IdentityLink, ...] = ()
     certificates: tuple[DeviceCertificate, ...] = ()
     zones: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    places: dict[str, Place] = msgspec.field(default_factory=dict)
     revoked_tokens: tuple[str, ...] = ()
     issuer_jwks: dict[str, Any] = msgspec.field(default_factory=dict)
     lowered: tuple[str, ...] = ()
@@ -71,6 +81,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     certificates_removed: tuple[str, ...] = ()
     tokens_revoked: tuple[str, ...] = ()
     zones: dict[str, tuple[str, ...]] | None = None
+    places: dict[str, Place] = msgspec.field(default_factory=dict)
     lowered: tuple[str, ...] | None = None
     sign_outs: tuple[SignOut, ...] = ()
 

@@ -16,12 +16,14 @@ class Peer(msgspec.Struct, frozen=True):
     """State the other end of the connection; `certificate` is the verified client's DER.
 
     `chain` is how TLS verified it, from the certificate itself upwards (DER); only workloads' needs it.
+    `proxy` is the listed proxy that passed the request on; `ip` is then whose request it is.
     """
 
     ip: str
     tls: bool = False
     certificate: bytes | None = None
     chain: tuple[bytes, ...] = ()
+    proxy: str = ""
 
 
 class Body(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +19,7 @@ from doorward.directory.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from doorward.core.model import Value
 
@@ -133,3 +134,20 @@ def _placed(upstream: Entity | None) -> dict[str, Value]:
     """Return the environment the upstream is configured for, for assets that state none."""
     places = [p for p in upstream.parents if p.type == _ENVIRONMENT] if upstream is not None else []
     return {"environment": places[0]} if len(places) == 1 else {}
+
+
+def key(uid: EntityUid, subject: EntityUid) -> Entity:
+    """Return an API key as a governed object: its subject, under the control of keys."""
+    attrs: dict[str, Value] = {"subject": subject} if subject.kind == "User" else {}
+    return Entity(uid, attrs, frozenset({EntityUid.of("Control", "keys")}))
+
+
+def named_in(values: Iterable[Value]) -> Iterator[EntityUid]:
+    """Yield every entity that attributes name, in sets and records as well."""
+    for value in values:
+        if isinstance(value, EntityUid):
+            yield value
+        elif isinstance(value, frozenset):
+            yield from named_in(value)
+        elif isinstance(value, Mapping):
+            yield from named_in(value.values())

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
+import yaml
 
 from doorward.core.errors import DoorwardError, InvalidConfigError
-from doorward.core.feed import Known
+from doorward.core.feed import Known, Place
 from doorward.core.identity import DeviceCertificate, IdentityLink
 from doorward.core.model import Entity, EntityUid, Value
 from doorward.core.values import entity_to_json
@@ -24,14 +25,13 @@ from doorward.directory.vocabulary import ASSETS, ENVIRONMENTS, PACKAGED, Attrib
 from doorward.directory.yaml_lines import Reader, nearest
 from doorward.directory.zones import UNKNOWN_ZONE, network_of
 
-if TYPE_CHECKING:
-    import yaml
-
 MAX_NAME: Final = 512
 # A certificate the file states lives as long as the file says so; TLS itself checks its dates.
 UNTIL_REMOVED: Final = datetime(9999, 12, 31, tzinfo=UTC)
 # A person's name may hold quotes; only a type in front of them makes it an entity written in full.
 _IN_FULL: Final = re.compile(r'[A-Za-z_]\w*(::[A-Za-z_]\w*)*::"')
+_COUNTRY: Final = re.compile(r"[A-Z]{2}")
+_POLE: Final = 90
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _SECTIONS: Final = {
     "users": "User", "services": "Service", "agents": "Agent", "devices": "Device",
@@ -69,6 +69,7 @@ class Org(msgspec.Struct, frozen=True, kw_only=True):
     identities: tuple[IdentityLink, ...] = ()
     certificates: tuple[DeviceCertificate, ...] = ()
     zones: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    places_of_zones: dict[str, Place] = msgspec.field(default_factory=dict)
     references: tuple[Reference, ...] = ()
     places: dict[EntityUid, str] = msgspec.field(default_factory=dict)
 
@@ -95,6 +96,7 @@ def offline_snapshot(org: Org) -> Snapshot:
             identities=org.identities,
             certificates=org.certificates,
             zones=org.zones,
+            places=org.places_of_zones,
         )
     )
 
@@ -165,6 +167,7 @@ class _OrgReader(Reader):
         self._links: dict[tuple[str, str], IdentityLink] = {}
         self._certificates: dict[str, DeviceCertificate] = {}
         self._zones: dict[str, tuple[str, ...]] = {}
+        self._places_of_zones: dict[str, Place] = {}
 
     def read(self, text: str) -> Org:
         root = self.root(text)
@@ -185,6 +188,7 @@ class _OrgReader(Reader):
             identities=tuple(self._links.values()),
             certificates=tuple(self._certificates.values()),
             zones=self._zones,
+            places_of_zones=self._places_of_zones,
             references=tuple(self._references),
             places=self._places,
         )
@@ -336,6 +340,8 @@ class _OrgReader(Reader):
     def _zone(self, name: str, name_node: yaml.Node, node: yaml.Node) -> None:
         if name == UNKNOWN_ZONE or not name.isprintable():
             self.fail(name_node, f"a zone cannot be called `{name}`", "It means: in no zone.")
+        if isinstance(node, yaml.MappingNode):
+            node = self._placed(name, node)
         networks: list[str] = []
         for item in self.items(node, f"zone `{name}`"):
             text = self.name(item, f"an item of zone `{name}`")
@@ -348,3 +354,31 @@ class _OrgReader(Reader):
                     self.fail(item, f"network {network} lies in zone `{other}` already")
             networks.append(network)
         self._zones[name] = tuple(sorted(set(networks)))
+
+    def _placed(self, name: str, node: yaml.Node) -> yaml.Node:
+        """Read where a zone lies, and return the node of its networks."""
+        allowed = ("networks", "country", "coordinates")
+        given = {key: value for key, _, value in self.pairs(node, f"zone `{name}`")}
+        for key, key_node, _ in self.pairs(node, f"zone `{name}`"):
+            if key not in allowed:
+                self.unknown(key_node, key, what=f"zone `{name}`", allowed=allowed)
+        if "networks" not in given:
+            self.fail(node, f"zone `{name}` has no `networks`", "Write networks: [10.0.0.0/8].")
+        country = self.name(given["country"], "`country`") if "country" in given else None
+        if country is not None and _COUNTRY.fullmatch(country) is None:
+            self.fail(given["country"], f"`{country}` is no country", "Write two capital letters: DE.")
+        north = east = None
+        if "coordinates" in given:
+            north, east = self._coordinates(given["coordinates"])
+        self._places_of_zones[name] = Place(country, north, east)
+        return given["networks"]
+
+    def _coordinates(self, node: yaml.Node) -> tuple[float, float]:
+        hint = "Write degrees north and east: [52.52, 13.405]."
+        try:
+            north, east = (float(self.name(item, "a degree")) for item in self.items(node, "`coordinates`"))
+        except ValueError:
+            self.fail(node, "`coordinates` are two numbers", hint)
+        if not (abs(north) <= _POLE and abs(east) <= 2 * _POLE):
+            self.fail(node, "`coordinates` lie outside the earth", hint)
+        return north, east

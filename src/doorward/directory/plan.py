@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from doorward.core.errors import ConflictError, InvalidConfigError
-from doorward.core.feed import Delta
+from doorward.core.feed import Delta, Place
 from doorward.core.identity import DeviceCertificate, IdentityLink
 from doorward.core.model import Entity, EntityUid
 from doorward.core.provisioning import Vouched
@@ -98,6 +98,9 @@ def make(org: Org, held: Held, now: datetime, *, prune: bool) -> Plan:
     certificates = _certificates(org, held, removed)
     keys = _orphans(held.snapshot, removed)
     zones = _zones(org, held.snapshot, prune=prune)
+    places = _places(org, held.snapshot, zones)
+    if zones is None and places != held.snapshot.places:
+        zones = dict(held.snapshot.zones)
     # Removing an asset ends what was said about it on record.
     lowered = held.snapshot.lowered - {str(uid) for uid in removed}
     delta = Delta(
@@ -110,6 +113,7 @@ def make(org: Org, held: Held, now: datetime, *, prune: bool) -> Plan:
         certificates=certificates.added,
         certificates_removed=certificates.removed,
         zones=zones,
+        places=places if zones is not None else {},
         lowered=None if lowered == held.snapshot.lowered else tuple(sorted(lowered)),
     )
     # What a file says beside a source may change nothing now, and much once the source is silent.
@@ -246,6 +250,13 @@ def _zones(org: Org, snapshot: Snapshot, *, prune: bool) -> dict[str, tuple[str,
     return None if after == snapshot.zones else after
 
 
+def _places(org: Org, snapshot: Snapshot, zones: Mapping[str, tuple[str, ...]] | None) -> dict[str, Place]:
+    """Return where the zones lie after the file: as it says, for those it names."""
+    kept = {name: place for name, place in snapshot.places.items() if name not in org.zones}
+    there = snapshot.zones if zones is None else zones
+    return {name: place for name, place in {**kept, **org.places_of_zones}.items() if name in there}
+
+
 def _other_items(snapshot: Snapshot, delta: Delta) -> list[Item]:
     """Return the lines for what is no entity: identities, certificates, keys, zones."""
     items = [
@@ -265,6 +276,10 @@ def _other_items(snapshot: Snapshot, delta: Delta) -> list[Item]:
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             items.append(_line("Zone", name, before.get(name), after.get(name)))
+        elif delta.zones is not None and snapshot.places.get(name) != delta.places.get(name):
+            items.append(
+                _line("Zone", name, snapshot.places.get(name), delta.places.get(name, "nowhere known"))
+            )
     return items
 
 

@@ -11,9 +11,9 @@ from operator import is_
 from typing import Any, TypeVar
 
 from doorward.core.errors import ConflictError
-from doorward.core.feed import Delta, Known
+from doorward.core.feed import Delta, Known, Place
 from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord, SignOut
-from doorward.core.model import Entity, EntityUid, Value
+from doorward.core.model import Entity, EntityUid
 from doorward.core.values import entity_from_json, entity_to_json, uid_from_json
 from doorward.directory import effective
 from doorward.directory.credentials import Credentials
@@ -103,7 +103,7 @@ class Snapshot(Credentials):
             keys=KeyTable.of(known.keys),
             identities=Shards.of({(link.issuer, link.subject): link.principal for link in known.identities}),
             certificates=Shards.of({c.fingerprint: c for c in known.certificates}),
-            zones=ZoneMap(known.zones),
+            zones=ZoneMap(known.zones, known.places),
             revoked=frozenset(known.revoked_tokens),
             jwks=known.issuer_jwks,
             lowered=frozenset(known.lowered),
@@ -129,7 +129,7 @@ class Snapshot(Credentials):
             keys=self._keys.changed(delta.keys, delta.keys_removed),
             identities=self._identities.changed(links, delta.identities_removed),
             certificates=self._certificates.changed(certificates, delta.certificates_removed),
-            zones=self._zones if delta.zones is None else ZoneMap(delta.zones),
+            zones=self._zones if delta.zones is None else ZoneMap(delta.zones, delta.places),
             revoked=self._revoked.union(delta.tokens_revoked) if delta.tokens_revoked else self._revoked,
             jwks=self._jwks,
             lowered=self._lowered if delta.lowered is None else frozenset(delta.lowered),
@@ -148,6 +148,7 @@ class Snapshot(Credentials):
             identities=tuple(IdentityLink(*pair, uid) for pair, uid in sorted(self._identities.items())),
             certificates=tuple(c for _, c in sorted(self._certificates.items())),
             zones=dict(sorted(self._zones.zones.items())),
+            places=dict(sorted(self._zones.places.items())),
             revoked_tokens=tuple(sorted(self._revoked)),
             issuer_jwks=self._jwks,
             lowered=tuple(sorted(self._lowered)),
@@ -243,7 +244,7 @@ class Snapshot(Credentials):
                 continue
             found[uid] = entity
             waiting += entity.parents
-            waiting += _named_in(entity.attrs.values())
+            waiting += effective.named_in(entity.attrs.values())
         return found
 
     def entities(self, kinds: tuple[str, ...]) -> Iterator[Entity]:
@@ -274,6 +275,15 @@ class Snapshot(Credentials):
     def zone_of(self, ip: str) -> str:
         """Return the name of the narrowest zone an address lies in, else `unknown`."""
         return self._zones.zone_of(ip)
+
+    def place_of(self, ip: str) -> Place:
+        """Return where on earth that zone lies, as far as it is known."""
+        return self._zones.place_of(ip)
+
+    @property
+    def places(self) -> Mapping[str, Place]:
+        """Return where zones lie: name -> place."""
+        return self._zones.places
 
     # Credentials: the port `CredentialRegistry`
 
@@ -353,19 +363,5 @@ class Snapshot(Credentials):
         return None
 
     def _key_entity(self, uid: EntityUid) -> Entity | None:
-        """Return an API key as a governed object: its subject, under the control of keys."""
         key = self._keys.by_id.get(uid.id) if uid.kind == "Key" else None
-        if key is None:
-            return None
-        attrs: Mapping[str, Value] = {"subject": key.subject} if key.subject.kind == "User" else {}
-        return Entity(uid, attrs, frozenset({EntityUid.of("Control", "keys")}))
-
-
-def _named_in(values: Iterable[Value]) -> Iterator[EntityUid]:
-    for value in values:
-        if isinstance(value, EntityUid):
-            yield value
-        elif isinstance(value, frozenset):
-            yield from _named_in(value)
-        elif isinstance(value, Mapping):
-            yield from _named_in(value.values())
+        return None if key is None else effective.key(uid, key.subject)

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+from doorward.core.feed import Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 UNKNOWN_ZONE = "unknown"
+_NOWHERE = Place()
 
 
 class ZoneMap:
     """Find an address's zone; where zones overlap, the narrowest network wins."""
 
-    __slots__ = ("_tables", "zones")
+    __slots__ = ("_tables", "places", "zones")
 
-    def __init__(self, zones: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, zones: Mapping[str, Sequence[str]], places: Mapping[str, Place] = MappingProxyType({})
+    ) -> None:
         """Index `zones` (name -> CIDRs); raise ValueError for text that is no network."""
+        self.places: Mapping[str, Place] = dict(places)
         self.zones: Mapping[str, tuple[str, ...]] = {name: tuple(cidrs) for name, cidrs in zones.items()}
         tables: dict[tuple[int, int], dict[int, str]] = {}
         for name, networks in zones.items():
@@ -27,6 +34,10 @@ class ZoneMap:
                 table = tables.setdefault((network.version, network.prefixlen), {})
                 table[int(network.network_address)] = name
         self._tables = sorted(tables.items(), key=lambda item: -item[0][1])
+
+    def place_of(self, address: str) -> Place:
+        """Return where the zone of an address lies; a zone without a place, or none, lies nowhere known."""
+        return self.places.get(self.zone_of(address), _NOWHERE)
 
     def zone_of(self, address: str) -> str:
         """Return the zone's name, or `unknown` for an address in none or one that cannot be read."""

@@ -73,7 +73,7 @@ def context_of(
     return Context(
         now=now,
         device=device,
-        network=NetworkContext(zone=world.zone_of(ip), ip=_interface(ip)),
+        network=NetworkContext(zone=world.zone_of(ip), ip=_interface(ip), country=world.place_of(ip).country),
         session=_session(caller, now),
         request=circumstances.facts,
         risk=max(_risk(principal, world), _risk(caller.device, world) if caller.device else 0),

@@ -20,6 +20,7 @@ from doorward.core.wire import Answer, Peer, Request
 from doorward.gateway.body import AnswerCutError
 from doorward.gateway.canonical import Head, read
 from doorward.gateway.faults import origin_of
+from doorward.gateway.proxies import Proxies
 from doorward.gateway.refusal import of_error, problem
 from doorward.http1.budget import Budget
 from doorward.http1.heads import RequestHead
@@ -72,6 +73,7 @@ class Edge:
             )
         self._flow, self._settings, self._ids = flow, settings, ids
         self._opaque, self._tls, self._inherited = opaque, tls, listener
+        self._proxies = Proxies(settings.proxies)
         self._bounds = bounds_of(settings, idle_seconds=idle_seconds)
         self._budget = budget or Budget(settings.max_buffered)
         self._http: Listener | None = None
@@ -131,7 +133,7 @@ class Edge:
         try:
             self._check_size(head)
             request = read(_head(head), id=request_id, peer=peer, body=body, opaque=self._opaque)
-            return await self._flow.handle(request), True
+            return await self._flow.handle(self._proxies.seen(request)), True
         except DoorwardError as error:
             # After this nothing on the connection can be trusted to start where it seems to.
             return await self._flow.malformed(error, request_id=request_id, peer=peer), False

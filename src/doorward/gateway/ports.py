@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from doorward.core.decision import AccessRequest, Decision
+from doorward.core.feed import Place
 from doorward.core.identity import Caller
 from doorward.core.model import Entity, EntityUid
 from doorward.core.versions import AtLeast
@@ -27,6 +28,9 @@ class KnownWorld(Protocol):
 
     def zone_of(self, ip: str) -> str:
         """Return the name of the zone an address lies in, else `unknown`."""
+
+    def place_of(self, ip: str) -> Place:
+        """Return where on earth that zone lies, as far as it is known."""
 
     def purposes_of(self, principal: EntityUid) -> frozenset[str]:
         """Return what a principal may use data for."""

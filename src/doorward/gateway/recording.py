@@ -159,6 +159,10 @@ def _network(visit: Visit) -> dict[str, Any]:
     network: dict[str, Any] = {"ip": peer.ip, "tls": peer.tls}
     if visit.standpoint is not None:
         network["zone"] = visit.standpoint.snapshot.zone_of(peer.ip)
+        if (country := visit.standpoint.snapshot.place_of(peer.ip).country) is not None:
+            network["country"] = country
+    if peer.proxy:
+        network["proxy"] = peer.proxy
     return network
 
 

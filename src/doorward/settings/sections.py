@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -65,13 +66,25 @@ def _checked_public_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _checked_network(text: str) -> str:
+    try:
+        return str(ip_network(text))
+    except ValueError as reason:
+        raise ValueError(f"`{text}` is no address and no network ({reason})") from None
+
+
+Network = Annotated[str, AfterValidator(_checked_network)]
+
+
 class GatewaySettings(Section):
     """The data port. Bounds: bytes and seconds.
 
     `public_url` is how callers reach it, if not by `listen`: tokens and proofs are made for it.
+    Only of `proxies` is `X-Forwarded-For` believed.
     """
 
     listen: Listen = "127.0.0.1:8640"
+    proxies: tuple[Network, ...] = ()
     public_url: Annotated[str, AfterValidator(_checked_public_url)] | None = None
     tls: TlsSettings | Literal["auto"] | None = None
     max_body: int = 64 * 1024 * 1024

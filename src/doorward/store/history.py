@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Table, bindparam, delete, insert, select, update
 
 from doorward.core.errors import ConflictError
-from doorward.core.feed import Delta, Known
+from doorward.core.feed import Delta, Known, Place
 from doorward.core.identity import Bounds, DeviceCertificate, IdentityLink, KeyRecord, SignOut
 from doorward.core.provisioning import Provisioned, Statement
 from doorward.core.values import uid_from_json
@@ -103,6 +103,7 @@ def _load(connection: Connection, now: datetime) -> Loaded:
     links = connection.execute(select(tables.identities)).all()
     bound = connection.execute(select(tables.certificates)).all()
     live = select(tables.revoked_tokens.c.jti).where(tables.revoked_tokens.c.expires > now)
+    zones, places = _zones(connection)
     known = Known(
         version=connection.execute(select(tables.directory_version.c.version)).scalar_one(),
         entities=tuple(
@@ -119,7 +120,8 @@ def _load(connection: Connection, now: datetime) -> Loaded:
         certificates=tuple(
             DeviceCertificate(r.fingerprint, r.device, r.expires) for r in bound if r.revoked is None
         ),
-        zones={r.name: tuple(r.networks) for r in connection.execute(select(tables.zones))},
+        zones=zones,
+        places=places,
         revoked_tokens=tuple(connection.execute(live).scalars()),
         lowered=tuple(connection.execute(select(tables.lowered_assets.c.asset)).scalars()),
         sign_outs=tuple(
@@ -136,6 +138,19 @@ def _load(connection: Connection, now: datetime) -> Loaded:
         statements=load_statements(connection),
         provisioned=load_provisioned(connection),
     )
+
+
+def _zones(connection: Connection) -> tuple[dict[str, tuple[str, ...]], dict[str, Place]]:
+    """Return zones and where they lie; a row is a list of networks, or says both."""
+    rows = {row.name: row.networks for row in connection.execute(select(tables.zones))}
+    placed = {name: said for name, said in rows.items() if isinstance(said, dict)}
+    zones = {name: tuple(said["networks"] if name in placed else said) for name, said in rows.items()}
+    return zones, {name: msgspec.convert(said["place"], Place) for name, said in placed.items()}
+
+
+def _zone_row(networks: Sequence[str], place: Place | None) -> Any:
+    listed = list(networks)
+    return listed if place is None else {"networks": listed, "place": msgspec.to_builtins(place)}
 
 
 def _key(row: Any) -> KeyRecord:
@@ -236,7 +251,10 @@ def _write_rest(connection: Connection, entry: Entry) -> None:
     delta = entry.delta
     if delta.zones is not None:
         connection.execute(delete(tables.zones))
-        rows = [{"name": name, "networks": list(networks)} for name, networks in delta.zones.items()]
+        rows = [
+            {"name": name, "networks": _zone_row(networks, delta.places.get(name))}
+            for name, networks in delta.zones.items()
+        ]
         _replace(connection, tables.zones, rows, ())
     if entry.tokens:
         over = tables.revoked_tokens.c.expires <= entry.time

@@ -7,6 +7,7 @@ import pytest
 from doorward.core.clock import ManualClock
 from doorward.core.context import DeviceContext
 from doorward.core.errors import DeniedError, InvalidRequestError
+from doorward.core.feed import Place
 from doorward.core.identity import Caller
 from doorward.core.model import Entity, EntityUid
 from doorward.core.obligation import StepUp
@@ -39,6 +40,9 @@ class World:
 
     def zone_of(self, _ip):
         return "office"
+
+    def place_of(self, _ip):
+        return Place()
 
     def purposes_of(self, principal):
         return frozenset({"fraud-model"}) if principal == DANA else frozenset()
