@@ -153,6 +153,9 @@ class PlainAdapter:
     def refuse(self, request: Request, refusal: Any) -> Answer:  # noqa: ARG002 -- the port's signature
         return problem(refusal)
 
+    def broken_off(self, request: Request, refusal: Any) -> bytes:  # noqa: ARG002 -- the port's signature
+        return f"data: {refusal.code}\n\n".encode()
+
     def not_found(self, request: Request, naming: Naming, request_id: str) -> Answer:  # noqa: ARG002 -- the port's signature
         return Answer(
             status=404, headers=[("Content-Type", "application/json")], body=b'{"error":"no such model"}'

@@ -277,6 +277,9 @@ class Passing:
     def refuse(self, _request, refusal):
         return problem(refusal)
 
+    def broken_off(self, _request, refusal):
+        return f"data: {refusal.code}\n\n".encode()
+
     def not_found(self, _request, _naming, _request_id):
         return Answer(status=404, headers=[], body=b"")
 

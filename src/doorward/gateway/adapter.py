@@ -125,6 +125,9 @@ class Adapter(Protocol):
     def refuse(self, request: Request, refusal: Refusal) -> Answer:
         """Return the refusal in the protocol's own shape."""
 
+    def broken_off(self, request: Request, refusal: Refusal) -> bytes:
+        """Return the last event of a stream that ends before its end, in the protocol's own shape."""
+
     def not_found(self, request: Request, naming: Naming, request_id: str) -> Answer:
         """Return exactly what the upstream answers for a name that does not exist."""
 

@@ -79,6 +79,7 @@ class WatchedBody:
     """Hand an open answer to the caller chunk by chunk, count it, and tell how it ended, once.
 
     `ended` is called with `complete`, `client_left`, `cut` or `upstream_failed` and the bytes passed.
+    `last_words` returns what is still said, in the protocol's own form, before an answer breaks off.
     A class and not a generator: closing a generator that never started would tell nothing.
     """
 
@@ -87,8 +88,13 @@ class WatchedBody:
         source: AsyncIterator[bytes],
         open_answer: OpenAnswer,
         ended: Callable[[str, int], Awaitable[None]],
+        *,
+        last_words: Callable[[str], bytes] | None = None,
     ) -> None:
         """Watch `source`."""
+        self._last_words = last_words
+        self._between_events = True
+        self._broken: BaseException | None = None
         self._source = source
         self._open = open_answer
         self._ended = ended
@@ -101,12 +107,13 @@ class WatchedBody:
 
     async def __anext__(self) -> bytes:
         """Return the next chunk; raise AnswerCutError once a decision ended the answer."""
+        if self._broken is not None:
+            raise self._broken
         if self._over:
             raise StopAsyncIteration
         self._open.carried()
         if self._open.is_cut:
-            await self._end("cut")
-            raise AnswerCutError(self._open.cut_reason)
+            return await self._break_off("cut", AnswerCutError(self._open.cut_reason))
         try:
             chunk = await anext(self._source)
         except StopAsyncIteration:
@@ -114,15 +121,27 @@ class WatchedBody:
             raise
         except asyncio.CancelledError:
             if self._open.absorb():
-                await self._end("cut")
-                raise AnswerCutError(self._open.cut_reason) from None
+                return await self._break_off("cut", AnswerCutError(self._open.cut_reason))
             await self._end("client_left")
             raise
+        except Exception as error:  # noqa: BLE001 -- whatever broke it is raised, after the last words
+            return await self._break_off("upstream_failed", error)
         except BaseException:
             await self._end("upstream_failed")
             raise
         self._bytes += len(chunk)
+        if self._last_words is not None:
+            self._between_events = chunk.endswith((b"\n\n", b"\r\n\r\n"))
         return chunk
+
+    async def _break_off(self, how: str, error: Exception) -> bytes:
+        """End the answer; return its last words if there are any, and raise `error` then or next."""
+        await self._end(how)
+        # In the middle of an event more words would only spoil it.
+        if self._last_words is None or not self._between_events:
+            raise error
+        self._broken = error
+        return self._last_words(how)
 
     async def aclose(self) -> None:
         """End the answer before its end: the client left, or a decision cut it."""

@@ -34,6 +34,7 @@ from doorward.gateway.visit import Visit, adapter_of, decided_on
 
 _log = structlog.get_logger()
 _ENDED = "Access ended while the request ran."
+_BROKE_OFF = "The upstream broke off its answer."
 
 
 class Rejudge:
@@ -110,8 +111,14 @@ class Forwarding:
         if isinstance(answer.body, bytes):
             await ending.end("complete", len(answer.body))
         else:
-            answer.body = WatchedBody(aiter(answer.body), open_answer, ending.end)
+            words = partial(self._last_words, visit) if _is_event_stream(answer) else None
+            answer.body = WatchedBody(aiter(answer.body), open_answer, ending.end, last_words=words)
         return answer
+
+    def _last_words(self, visit: Visit, how: str) -> bytes:
+        """Return the event that tells a caller why its stream ends here (HTTP has no other place for it)."""
+        code, detail = ("denied", _ENDED) if how == "cut" else ("upstream_unavailable", _BROKE_OFF)
+        return adapter_of(visit).broken_off(visit.request, refusal(code, detail, visit.request.id))
 
     def _permit(self, visit: Visit) -> Permit:
         _, circumstances, naming = decided_on(visit)
@@ -168,6 +175,13 @@ class Forwarding:
     def forget(self, open_answer: OpenAnswer) -> None:
         """Stop deciding an answer that ended."""
         self._open.remove(open_answer)
+
+
+def _is_event_stream(answer: Answer) -> bool:
+    return any(
+        name.lower() == "content-type" and value.lower().startswith("text/event-stream")
+        for name, value in answer.headers
+    )
 
 
 class _Ending:

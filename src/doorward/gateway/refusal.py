@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -142,3 +142,8 @@ def problem(refused: Refusal) -> Answer:
         *extra_headers(refused),
     ]
     return Answer(status=refused.status, headers=headers, body=body)
+
+
+def event(refused: Refusal) -> bytes:
+    """Return a refusal as a server-sent event of the generic shape."""
+    return b"event: error\ndata: " + cast("bytes", problem(refused).body) + b"\n\n"

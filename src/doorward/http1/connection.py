@@ -101,10 +101,14 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def eof_received(self) -> bool:
-        """Go on answering a caller that only stopped sending, for a moment: it may as well have left."""
+        """Go on for a moment for a caller that only stopped sending: it may as well have left.
+
+        While an answer streams it counts as gone at once: no moment would be long enough.
+        """
         self._eof = True
         unfinished = self._body is not None and not self._body.complete and not self._dropping
-        if not self.busy or unfinished or self.peer.tls:
+        streaming = self._out is not None and self._out.streaming
+        if not self.busy or unfinished or streaming or self.peer.tls:
             return False
         self._leaving.set(self._listener.bounds.half_close)
         return True

@@ -25,14 +25,14 @@ _OURS = frozenset({"transfer-encoding", "connection", "server", "date", "keep-al
 class Outgoing:
     """The writing half of one connection."""
 
-    __slots__ = ("_deadline", "_full", "_listener", "_transport", "_writable", "lost")
+    __slots__ = ("_deadline", "_full", "_listener", "_transport", "_writable", "lost", "streaming")
 
     def __init__(self, transport: asyncio.Transport, listener: Listener) -> None:
         """Write to `transport`; an answer that is not read in time ends the connection."""
         self._transport, self._listener = transport, listener
         self._deadline = Deadline(listener.wheel, transport.abort)
         self._writable: asyncio.Future[None] | None = None
-        self._full = self.lost = False
+        self._full = self.lost = self.streaming = False
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
 
     def pause(self) -> None:
@@ -71,9 +71,11 @@ class Outgoing:
         head = lines(status_line(answer.status), headers)
         if not isinstance(body, bytes):
             self._transport.write(head)
+            self.streaming = True
             whole = await self._stream(
                 body, declared=None if empty else declared, chunked=chunked, empty=empty
             )
+            self.streaming = False
             return keep and whole
         if empty or not body:
             self._transport.write(head)

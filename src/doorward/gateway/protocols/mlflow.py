@@ -18,7 +18,7 @@ from doorward.gateway.protocols.mlflow_calls import Call, Kind, Subject
 from doorward.gateway.protocols.mlflow_lists import Viewer
 from doorward.gateway.protocols.mlflow_names import ArtifactPath, Fields, Names, refuse, refuse_unknown
 from doorward.gateway.protocols.mlflow_routes import API, ARTIFACTS, Route, find
-from doorward.gateway.refusal import sentence
+from doorward.gateway.refusal import event, sentence
 from doorward.gateway.strict_json import read_json_body
 from doorward.settings import UpstreamSettings
 
@@ -265,6 +265,10 @@ class MlflowAdapter:
         return Answer(
             status=refusal.status, headers=passing.refusal_headers(refusal), body=json.dumps(body).encode()
         )
+
+    def broken_off(self, request: Request, refusal: Refusal) -> bytes:  # noqa: ARG002 -- the port's signature
+        """Return the generic event: this protocol streams none of its own."""
+        return event(refusal)
 
     def not_found(self, request: Request, naming: Naming, request_id: str) -> Answer:  # noqa: ARG002 -- the port's
         """Return MLflow's own words for a name that does not exist."""

@@ -143,6 +143,15 @@ class OpenAIAdapter:
             headers=[*passing.refusal_headers(refusal), ("x-should-retry", "false")],
         )
 
+    def broken_off(self, request: Request, refusal: Refusal) -> bytes:
+        """Return the error event that OpenAI's own SDKs raise, for chat streams and for responses."""
+        error = _error_object(
+            sentence(refusal), _ERROR_TYPES.get(refusal.status, "server_error"), refusal.code
+        )
+        if request.path.endswith("/responses"):
+            return b"event: error\ndata: " + msgspec.json.encode({"type": "error", **error}) + b"\n\n"
+        return b"data: " + msgspec.json.encode(error) + b"\n\n"
+
     def not_found(self, request: Request, naming: Naming, request_id: str) -> Answer:  # noqa: ARG002 -- as above
         """Return OpenAI's `model_not_found`, the same for a hidden and for an unknown model."""
         return _error(
@@ -155,8 +164,12 @@ class OpenAIAdapter:
 
 
 def _error(status: int, *, message: str, kind: str, code: str, headers: list[tuple[str, str]]) -> Answer:
-    body = {"error": {"message": message, "type": kind, "param": None, "code": code}}
-    return Answer(status=status, headers=headers, body=msgspec.json.encode(body))
+    body = msgspec.json.encode(_error_object(message, kind, code))
+    return Answer(status=status, headers=headers, body=body)
+
+
+def _error_object(message: str, kind: str, code: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
 def _require_bare(request: Request, body: bytes) -> None:

@@ -10,7 +10,8 @@ from doorward.gateway.adapter import Permit, Refusal
 from doorward.http1.reply import Reply
 from doorward.settings import UpstreamSettings
 
-_REQUEST_HEADERS = frozenset({"accept", "content-type", "user-agent"})
+# The trace goes on through the gate (W3C Trace Context).
+_REQUEST_HEADERS = frozenset({"accept", "content-type", "user-agent", "traceparent", "tracestate"})
 _ANSWER_HEADERS = frozenset(
     {"content-type", "content-length", "content-disposition", "etag", "last-modified", "cache-control"}
     | {"retry-after", "x-request-id", "openai-processing-ms", "openai-version"}

@@ -25,6 +25,7 @@ from doorward.gateway.protocols.s3_tags import TagVeil
 from doorward.gateway.protocols.s3_upstream import Outgoing, S3Upstream, read_whole
 from doorward.gateway.protocols.s3_write import Writer, check_whole_body, read_completion, read_deletion
 from doorward.gateway.protocols.s3_xml import read_xml, write_xml, xml_answer
+from doorward.gateway.refusal import event
 from doorward.identity.sigv4_signing import EMPTY_SHA256, UNSIGNED
 from doorward.settings import UpstreamSettings
 
@@ -152,6 +153,10 @@ class S3Adapter:
     def refuse(self, request: Request, refusal: Refusal) -> Answer:
         """Return a refusal as S3's error document."""
         return s3_errors.refuse(request, refusal)
+
+    def broken_off(self, request: Request, refusal: Refusal) -> bytes:  # noqa: ARG002 -- the port's signature
+        """Return the generic event: this protocol streams none of its own."""
+        return event(refusal)
 
     def not_found(self, request: Request, naming: Naming, request_id: str) -> Answer:
         """Return what the upstream answers for a name that does not exist."""
