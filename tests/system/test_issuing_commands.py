@@ -118,7 +118,9 @@ async def test_a_key_is_printed_once_works_at_once_and_is_stored_nowhere(plane: 
     assert caller.bound_purpose == "fraud-model"
     assert caller.expires is not None
     assert timedelta(days=89) < caller.expires - datetime.now(UTC) <= timedelta(days=90)
-    assert issued["secret_access_key"] == plane.services.custodian.s3_secret(issued["id"], 1)
+    record = plane.services.directory.snapshot.keys[issued["id"]]
+    secret = plane.services.custodian.s3_secret(issued["id"], 1, record.created)
+    assert issued["secret_access_key"] == secret
     stored = b"".join(path.read_bytes() for path in plane.data.rglob("*") if path.is_file())
     assert issued["key"].encode() not in stored
     assert issued["key"][3:].encode() not in stored
