@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 class Section(BaseModel):
@@ -44,4 +44,5 @@ def _resolved(reference: str) -> str:
 
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-Secret = Annotated[str, AfterValidator(_resolved), Field(repr=False)]
+# A field of this type says `repr=False` itself: inside `| None` the type cannot.
+Secret = Annotated[str, AfterValidator(_resolved)]

@@ -148,14 +148,14 @@ class HeaderCredential(Section):
     """A header the gateway sends to the upstream in place of the caller's credential."""
 
     header: str
-    value: Secret
+    value: Secret = Field(repr=False)
 
 
 class S3Credential(Section):
     """The upstream's own S3 keys; the gateway signs with them."""
 
     access_key_id: str
-    secret_access_key: Secret
+    secret_access_key: Secret = Field(repr=False)
     region: str = "us-east-1"
 
 

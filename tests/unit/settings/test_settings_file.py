@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,3 +141,13 @@ def test_the_control_plane_is_called_what_others_call_it(write) -> None:
     assert load(write('[control]\ntls = "auto"\n')).control_url == "https://127.0.0.1:8641"
     named = load(write('[control]\npublic_url = "https://doorward.example:8443"\n'))
     assert named.control_url == "https://doorward.example:8443"
+
+
+def test_reading_the_settings_warns_of_nothing() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import doorward.settings"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
