@@ -99,6 +99,7 @@ async def _opened(settings: Settings) -> AsyncIterator[tuple[Services, FeedServe
     store = Store.open(settings.control.database, settings.data)
     try:
         directory = Directory(store, clock, ids)
+        await asyncio.to_thread(directory.conform, bundle.schema)
         directory.register_upstreams({u.name: u.environment for u in settings.upstream})
         samples = Samples(settings.shadow.every)
         point = DecisionPoint(samples)
@@ -216,7 +217,9 @@ def _tell_failure(task: asyncio.Task[Any]) -> None:
 
 
 def _publisher(services: Services, feed: FeedServer) -> Any:
-    def publish(bundle: Bundle) -> None:
+    async def publish(bundle: Bundle) -> None:
+        """Let a bundle rule, unless what is known does not fit its schema: then it raises, to be told."""
+        await asyncio.to_thread(services.directory.conform, bundle.schema)
         services.point.publish(bundle)
         feed.on_bundle(bundle)
 

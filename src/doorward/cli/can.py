@@ -111,8 +111,9 @@ def offline_standpoint(policies: Path, org: Path) -> Standpoint:
     from doorward.policies.workspace import Workspace
 
     point = DecisionPoint()
-    point.publish(Workspace(policies).load())
-    point.advance(read_org(org))
+    bundle = Workspace(policies).load()
+    point.publish(bundle)
+    point.advance(read_org(org, bundle.schema))
     return point.pin()
 
 

@@ -72,7 +72,7 @@ def _ask(
     def ask(request: Mapping[str, Any], entities: Snapshot | None) -> Decision:
         if entities is None:
             if not shared:
-                shared.append(_shared(org, data))
+                shared.append(_shared(org, data, bundle.schema))
             entities = shared[0]
         point = points.get(id(entities))
         if point is None:
@@ -100,18 +100,20 @@ def _brief(request: Mapping[str, Any]) -> str:
     return f"test request {request['principal']} {request['action']} {request['resource']}"
 
 
-def _shared(org: Path | None, data: Path) -> Snapshot:
+def _shared(org: Path | None, data: Path, schema: str) -> Snapshot:
     from doorward.core.feed import Known
     from doorward.directory.snapshot import Snapshot
 
     if org is not None:
-        return read_org(org)
+        return read_org(org, schema)
     return Snapshot.of(msgspec.convert(call(data, "GET", "/api/v1/can/world"), Known))
 
 
-def read_org(org: Path) -> Snapshot:
-    """Return what an org file states, alone; raise InvalidConfigError."""
+def read_org(org: Path, schema: str) -> Snapshot:
+    """Return what an org file states, alone; raise InvalidConfigError, also where it breaks the schema."""
+    from doorward.directory.fitting import Fitting
     from doorward.directory.org import offline_snapshot, parse
+    from doorward.directory.schema_attributes import vocabulary_of
 
     try:
         text = org.read_text("utf-8")
@@ -119,7 +121,10 @@ def read_org(org: Path) -> Snapshot:
         raise InvalidConfigError(
             f"{org} cannot be read as text", hint="Name a file like the one of `doorward init`."
         ) from reason
-    return offline_snapshot(parse(text, str(org)))
+    stated = parse(text, str(org), vocabulary=vocabulary_of(schema))
+    snapshot = offline_snapshot(stated)
+    Fitting(schema).require(snapshot, snapshot.stated, stated.places)
+    return snapshot
 
 
 def outcomes_json(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from doorward.cedar.engine import Answer, Engine, Loaded
 from doorward.cedar.env import Env
 from doorward.cedar.schema import Schema
 from doorward.cedar.scope import Rule
+from doorward.cedar.sharing import shared
 from doorward.cedar.slices import Slice, Watch
 from doorward.cedar.world import Kept, Lookup, Node
 from doorward.core.context import Context
@@ -341,6 +342,7 @@ class DecisionPoint:
 
     def publish(self, bundle: Bundle) -> None:
         """Decide by this bundle from now on; raise InvalidPolicyError and keep the old one if it fails."""
+        bundle = shared(bundle)
         engine = Engine.of(bundle)
         engine.looks.watch = self._watch
         with self._lock:

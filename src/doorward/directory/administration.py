@@ -20,6 +20,7 @@ from doorward.directory import plan as planning
 from doorward.directory.duties import require_apart
 from doorward.directory.effective import is_asset, is_principal
 from doorward.directory.expected import require_expected
+from doorward.directory.fitting import Fitting
 from doorward.directory.listening import Listening
 from doorward.directory.plan import Held, Plan
 from doorward.directory.registry import Registry
@@ -59,6 +60,7 @@ class Directory(Listening):
         self._ids = ids
         self._changing = threading.RLock()
         self._subscribers: list[Callable[[Delta], None]] = []
+        self._fitting: Fitting | None = None
         loaded = store.history.load(clock.now())
         self._held = Held(
             snapshot=Snapshot.of(loaded.known),
@@ -98,12 +100,43 @@ class Directory(Listening):
 
         return unsubscribe
 
+    # The schema
+
+    @property
+    def schema(self) -> str | None:
+        """Return the schema that everything known fits; None before `conform`."""
+        return None if self._fitting is None else self._fitting.text
+
+    def conform(self, schema: str) -> None:
+        """Hold everything known, and every later change, to a schema.
+
+        Raises InvalidPolicyError when something known does not fit; then the schema before it stays.
+        """
+        with self._changing:
+            if schema != self.schema:
+                fitting = Fitting(schema)
+                fitting.require_all(self.snapshot)
+                self._fitting = fitting
+
     # People and assets as code
 
-    def plan(self, org: Org, prune: bool = False) -> Plan:  # noqa: FBT001, FBT002 -- the two-argument form others call
-        """Return what applying the file would change; raise InvalidConfigError or ConflictError."""
+    def plan(
+        self,
+        org: Org,
+        prune: bool = False,  # noqa: FBT001, FBT002 -- the two-argument form others call
+        *,
+        schema: str | None = None,
+    ) -> Plan:
+        """Return what applying the file would change; raise InvalidConfigError or ConflictError.
+
+        With `schema` it must fit that one, which is to rule before the file is applied.
+        """
         plan = planning.make(org, self._held, self._clock.now(), prune=prune)
         self._keep_someone(plan)
+        fitting = self._fitting if schema is None else Fitting(schema)
+        if fitting is not None and plan.items:
+            after = self.snapshot.with_delta(plan.delta)
+            fitting.require(after, _stated(plan.delta), org.places)
         return plan
 
     def apply(
@@ -313,7 +346,9 @@ class Directory(Listening):
         """Store, then show, then tell; `more` are fields of Entry. The caller holds the lock."""
         require_expected(self.snapshot.version)
         after = self.snapshot.with_delta(delta)
-        require_apart(after.stated[uid_from_json(entity["uid"])] for entity in delta.entities)
+        require_apart(after.stated[uid] for uid in _stated(delta))
+        if self._fitting is not None:
+            self._fitting.require(after, _stated(delta))
         gone = {*delta.identities_removed, *((f,) for f in delta.certificates_removed)}
         entry = Entry(
             delta=delta,
@@ -338,6 +373,10 @@ class Directory(Listening):
                 subscriber(delta)
             except Exception:  # one listener's fault must not keep a revocation from the next
                 log.exception("directory_subscriber_failed", version=delta.version)
+
+
+def _stated(delta: Delta) -> list[EntityUid]:
+    return [uid_from_json(entity["uid"]) for entity in delta.entities]
 
 
 def _vouched(store: Store) -> dict[str, Vouched]:

@@ -24,6 +24,11 @@ class Adoption(msgspec.Struct, frozen=True):
     files: dict[Path, str]
     org: str = ""
 
+    @property
+    def schema(self) -> str | None:
+        """Return the schema that rules with the pack, None if it is the one that rules now."""
+        return self.files.get(Path(SCHEMA))
+
 
 def adoption_of(pack: str, directory: Path) -> Adoption:
     """Return what adding a pack would write; raise NotFoundError, or ConflictError where files differ."""

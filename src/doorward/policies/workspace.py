@@ -70,7 +70,8 @@ class Workspace:
     ) -> None:
         """Load again at every change until cancelled (or `stop`): a good set goes to `on_bundle`.
 
-        A set that is refused goes to `on_error`, and what ruled before goes on ruling. Files written
+        A set that is refused, by us or by `on_bundle` raising a DoorwardError, goes to `on_error`, and
+        what ruled before goes on ruling. Files written
         one after the other are read together; a set equal to the present one is not announced.
         """
         from watchfiles import awatch  # noqa: PLC0415 -- who only loads a directory does without it
@@ -99,15 +100,14 @@ class Workspace:
         before, stamps = self._digest, self._stamps()
         try:
             bundle = await asyncio.to_thread(self.load)
+            if bundle.digest != before:
+                _LOG.info("policies_changed", bundle=bundle.digest, policies=len(bundle.policies))
+                await _call(on_bundle, bundle)
         except DoorwardError as error:
             _LOG.warning("policies_refused", path=str(self.path), error=error.message)
             # Going back to the set that still rules must be announced: it ends the error.
             self._digest = ""
             await _call(on_error, error)
-            return stamps
-        if bundle.digest != before:
-            _LOG.info("policies_changed", bundle=bundle.digest, policies=len(bundle.policies))
-            await _call(on_bundle, bundle)
         return stamps
 
     def _stamps(self) -> Stamps:

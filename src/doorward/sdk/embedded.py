@@ -17,6 +17,7 @@ from doorward.decisions import point
 from doorward.decisions.arrivals import at_least_blocking
 from doorward.decisions.listing import Listing
 from doorward.decisions.question import Question, answer, request_of
+from doorward.directory.fitting import Fitting
 from doorward.directory.org import offline_snapshot, parse
 from doorward.directory.schema_attributes import vocabulary_of
 from doorward.policies.workspace import Workspace
@@ -51,6 +52,7 @@ class DecisionPoint:
             ) from reason
         stated = parse(text, str(self._org), vocabulary=vocabulary_of(bundle.schema))
         snapshot = offline_snapshot(stated)
+        Fitting(bundle.schema).require(snapshot, snapshot.stated, stated.places)
         fresh = point.DecisionPoint()
         fresh.publish(bundle)
         fresh.advance(snapshot)

@@ -228,8 +228,9 @@ def test_groups_are_read_from_the_schema(standpoint_of: Callable[..., Standpoint
         for group in every:
             assert (group in groups[action.uid]) == (group in engine.schema.actions[action.uid].groups)
     own = (
-        'namespace A { action "all"; action some in [all]; '
+        'namespace A { entity P, R; action "all"; action some in [all]; '
         'action x, y in ["some", B::Action::"z"] appliesTo {principal: P, resource: R}; }'
+        "namespace B { action z; }"
     )
     found = {(g.type, g.id) for g in groups_of(own)[EntityUid("A::Action", "y")]}
     assert found == {("A::Action", "some"), ("A::Action", "all"), ("B::Action", "z")}

@@ -313,7 +313,7 @@ USERS = st.dictionaries(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(USERS, USERS, st.booleans())
 def test_apply_is_idempotent_and_ends_where_the_file_says(
     first: dict[str, dict[str, object]],

@@ -182,3 +182,33 @@ async def test_a_directory_that_goes_and_comes_back_is_followed(tmp_path: Path) 
         while not isinstance(back, Bundle):
             back = await seen.next()
         assert ids(back) == ["first"]
+
+
+async def test_a_set_that_cannot_rule_is_told_and_tried_again_when_saved(tmp_path: Path) -> None:
+    """What is known may not fit a new schema: whoever is to use a set may refuse it."""
+    file = tmp_path / "a.cedar"
+    file.write_text(FIRST)
+    workspace = Workspace(tmp_path)
+    workspace.load()
+    seen, willing = Seen(), False
+
+    async def on_bundle(bundle: Bundle) -> None:
+        if not willing:
+            raise InvalidPolicyError("3 of the people and assets do not fit the new schema")
+        await seen.events.put(bundle)
+
+    async def on_error(error: DoorwardError) -> None:
+        await seen.events.put(error)
+
+    task = asyncio.create_task(workspace.watch(on_bundle, on_error))
+    try:
+        refused = await announced(seen, lambda: file.write_text(FIRST + SECOND))
+        assert isinstance(refused, InvalidPolicyError)
+        assert "do not fit" in refused.message
+        willing = True
+        while not isinstance(mended := await announced(seen, file.touch), Bundle):
+            continue
+        assert ids(mended) == ["first", "second"]
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

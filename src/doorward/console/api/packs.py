@@ -55,14 +55,16 @@ def router(services: Services) -> APIRouter:
         stated = await asyncio.to_thread(
             parsed, services, ApplyRequest(org=adoption.org, source=f"pack {name}")
         )
-        plan = await asyncio.to_thread(services.directory.plan, stated)
+        plan = await asyncio.to_thread(services.directory.plan, stated, schema=adoption.schema)
         applied = bool(adoption.files or plan.items) and not wanted.plan
         if applied:
             await services.audit.write(record_of(services, request_id(request), actor, plan))
             if adoption.files:
                 await asyncio.to_thread(write, adoption, directory)
                 # Gateways hear of it from the watcher; here it rules from this moment.
-                services.point.publish(await asyncio.to_thread(Workspace(directory).load))
+                bundle = await asyncio.to_thread(Workspace(directory).load)
+                await asyncio.to_thread(services.directory.conform, bundle.schema)
+                services.point.publish(bundle)
             await asyncio.to_thread(services.directory.apply, stated, False, actor.name)  # noqa: FBT003 -- `prune`
         return {
             "files": sorted(map(str, adoption.files)),
