@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -44,10 +45,20 @@ class Schema(msgspec.Struct, frozen=True):
     entities: Mapping[str, EntityRule]
     actions: Mapping[EntityUid, ActionRule]
 
+    @property
+    def holding(self) -> frozenset[str]:
+        """Return the types of entities that others may lie in."""
+        return _holding(tuple(rule.above for rule in self.entities.values()))
+
     @classmethod
     def of(cls, text: str) -> Schema:
         """Read Cedar's schema syntax; raise ValueError for what is not well-formed."""
         return _Resolver(_Parser(text).declarations()).schema()
+
+
+@lru_cache(maxsize=16)
+def _holding(above: tuple[frozenset[str], ...]) -> frozenset[str]:
+    return frozenset[str]().union(*above)
 
 
 class _Declared(msgspec.Struct):

@@ -79,6 +79,8 @@ class Sieve:
         self._known = schema.actions[action]
         self._resource_types = self._known.resources if principal.uid.type in self._known.principals else ()
         self._rests: dict[tuple[str, str], Rest] = {}
+        # By what is left, whose trees the rests keep.
+        self._same: dict[tuple[bool, str, tuple[int, ...]], Rest] = {}
         self._verdicts: dict[Signature, Verdict] = {}
         self._naming: dict[int, tuple[Any, bool]] = {}
         self._env = Env(principal.uid, action, EntityUid("", ""), record, world)
@@ -133,8 +135,8 @@ class Sieve:
         if any(rest.broken or (rest.errs and rest.rule.forbid and self._strict) for rest in rests):
             return False
         left = [rest for rest in rests if not (rest.never or rest.errs)]
-        permits = tuple(rest for rest in left if not rest.rule.forbid)
-        forbids = tuple(rest for rest in left if rest.rule.forbid)
+        permits = tuple(dict.fromkeys(rest for rest in left if not rest.rule.forbid))
+        forbids = tuple(dict.fromkeys(rest for rest in left if rest.rule.forbid))
         if not permits or not all(rest.tree for rest in forbids):
             return False
         return (permits, forbids) if forbids or any(rest.tree for rest in permits) else True
@@ -166,7 +168,15 @@ class Sieve:
             rest.never, rest.errs = value is False, value is not True and value is not False
             if rest.never or rest.errs:
                 return rest
+        # Many policies leave the very same behind (see `sharing`): it is tested once for all of them.
+        key = rule.forbid, kind, tuple(map(id, rest.tree))
+        same = self._same.get(key)
+        if same is not None:
+            return same
+        if len(self._same) >= _MAX_KEPT:
+            self._same.clear()
         rest.test = self._counted(rest, kind) if rest.tree else _always
+        self._same[key] = rest
         return rest
 
     def _counted(self, rest: Rest, kind: str) -> OnNode:

@@ -18,10 +18,11 @@ _NONE: frozenset[EntityUid] = frozenset()
 class Node:
     """One entity as the evaluator reads it; `as_principal` and `as_resource` are its signatures.
 
-    `entity` is what it was made of, None where it was read otherwise.
+    `entity` is what it was made of, None where it was read otherwise. `registered` is set by whoever
+    found out that it does not only exist by being named.
     """
 
-    __slots__ = ("ancestors", "as_principal", "as_resource", "attrs", "entity", "tags", "uid")
+    __slots__ = ("ancestors", "as_principal", "as_resource", "attrs", "entity", "registered", "tags", "uid")
 
     def __init__(
         self,
@@ -37,12 +38,38 @@ class Node:
         self.tags = tags
         self.ancestors = ancestors
         self.entity = entity
+        self.registered = False
         self.as_principal: Any = None
         self.as_resource: Any = None
 
 
-# What worlds of one schema and one index share: a node is good for as long as its entity and all above it.
-Kept = dict[EntityUid, Node]
+_MAX_CHANGED = 512
+
+
+class Kept:
+    """What worlds of one engine, one version after the other, share.
+
+    A node in `made` is good for as long as its entity and all that lies above it are the very same.
+    Those in `nodes` are good in every world that shares them, but for the entities in `changed`.
+    """
+
+    __slots__ = ("changed", "made", "nodes")
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.made: dict[EntityUid, Node] = {}
+        self.nodes: dict[EntityUid, Node | None] = {}
+        self.changed: frozenset[EntityUid] = frozenset()
+
+    def after(self, changed: frozenset[EntityUid] | None, schema: Schema) -> Kept:
+        """Return what the next world shares; `changed` are the entities that differ, None if unknown."""
+        found = Kept()
+        found.made = self.made
+        if changed is not None and not any(uid.type in schema.holding for uid in changed):
+            everything = self.changed | changed
+            if len(everything) <= _MAX_CHANGED:
+                found.nodes, found.changed = self.nodes, everything
+        return found
 
 
 class World:
@@ -50,12 +77,14 @@ class World:
 
     __slots__ = (
         "_above",
+        "_changed",
         "_checked",
-        "_kept",
         "_limit",
         "_lookup",
+        "_made_before",
         "_nodes",
         "_over",
+        "_own",
         "_schema",
         "entities",
         "stands_on",
@@ -72,8 +101,11 @@ class World:
         self._lookup = lookup
         self._schema = schema
         self._limit = limit
-        self._kept: Kept = {} if kept is None else kept
-        self._nodes: dict[EntityUid, Node | None] = {}
+        kept = Kept() if kept is None else kept
+        self._made_before = kept.made
+        self._nodes = kept.nodes
+        self._changed = kept.changed
+        self._own: dict[EntityUid, Node | None] = {}
         # What was found to fit the schema, with all above it; and what lies above entities of equal parents.
         self._checked: set[EntityUid] = set()
         self._above: dict[frozenset[EntityUid], frozenset[EntityUid]] = {}
@@ -86,10 +118,11 @@ class World:
 
     def node(self, uid: EntityUid) -> Node | None:
         """Return an entity, None if there is none; raise InvalidRequestError if it breaks the schema."""
+        table = self._own if uid in self._changed else self._nodes
         try:
-            return self._nodes[uid]
+            return table[uid]
         except KeyError:
-            return self._missing(uid)
+            return self._missing(uid, table)
 
     def above(self, uid: EntityUid) -> frozenset[EntityUid]:
         """Return the ancestors of `uid`; none when there is no such entity."""
@@ -113,15 +146,15 @@ class World:
             self.strangers[uid] = found = Node(uid, {}, {}, _NONE)
         return found
 
-    def _missing(self, uid: EntityUid) -> Node | None:
+    def _missing(self, uid: EntityUid, table: dict[EntityUid, Node | None]) -> Node | None:
         action = None if self._schema is None else self._schema.actions.get(uid)
         if action is not None:
             found: Node | None = Node(uid, {}, {}, action.groups)
         else:
             found = self._made(uid)
-        if len(self._nodes) >= self._limit:
-            self._nodes.clear()
-        self._nodes[uid] = found
+        if len(table) >= self._limit:
+            table.clear()
+        table[uid] = found
         return found
 
     def _made(self, uid: EntityUid) -> Node | None:
@@ -131,7 +164,7 @@ class World:
         if self._schema is None:
             raise InvalidRequestError("there is no schema to check entities against")
         above = self._ancestors(entity, self._schema)
-        kept = self._kept.get(uid)
+        kept = self._made_before.get(uid)
         if kept is None or kept.entity is not entity:
             attrs, tags = conforming(entity, entity.parents, self._schema)
             made = Node(uid, attrs, tags, above, entity)
@@ -140,9 +173,9 @@ class World:
         else:
             # It fits the schema as it did before; what lies above it is new, and was checked.
             made = Node(uid, kept.attrs, kept.tags, above, entity)
-        if len(self._kept) >= self._limit:
-            self._kept.clear()
-        self._kept[uid] = made
+        if len(self._made_before) >= self._limit:
+            self._made_before.clear()
+        self._made_before[uid] = made
         return made
 
     def _ancestors(self, entity: Entity, schema: Schema) -> frozenset[EntityUid]:

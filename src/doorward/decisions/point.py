@@ -61,8 +61,8 @@ class Standpoint:
         self.bundle_digest = bundle.digest
         self.entities_version = f"v{snapshot.version}"
         self._engine = engine
-        self._nodes: Kept = {} if kept is None else kept
-        self._world = engine.world(snapshot.lookup, _MAX_KNOWN, kept=self._nodes)
+        self._kept = Kept() if kept is None else kept
+        self._world = engine.world(snapshot.lookup, _MAX_KNOWN, kept=self._kept)
         self._world.stands_on = (bundle.digest, snapshot.version)
         # Who is known and active, and what is known, as the engine reads them.
         self._actors: dict[EntityUid, Node] = {}
@@ -149,7 +149,8 @@ class Standpoint:
         """Return this standpoint with more entities, for one question; its versions keep their names."""
         known = tuple(entity_to_json(entity) for entity in entities)
         delta = Delta(version=self.snapshot.version + 1, entities=known)
-        supposed = Standpoint(self._engine, self.bundle, self.snapshot.with_delta(delta), kept=self._nodes)
+        kept = self._kept.after(None, self.schema)
+        supposed = Standpoint(self._engine, self.bundle, self.snapshot.with_delta(delta), kept=kept)
         supposed.entities_version = self.entities_version
         supposed._world.stands_on = None  # nobody else knows these entities
         return supposed
@@ -192,16 +193,16 @@ class Standpoint:
 
     def _target(self, uid: EntityUid) -> Node | None:
         """Return a known resource as the engine reads it; None for one that no request is allowed on."""
-        if self.snapshot.resolve(uid) is None:
-            return None
         try:
             node = self._world.node(uid)
         except InvalidRequestError:
             return None
-        if node is not None:
-            if len(self._targets) >= _MAX_KNOWN:
-                self._targets.clear()
-            self._targets[uid] = node
+        if node is None or not (node.registered or self.snapshot.resolve(uid) is not None):
+            return None
+        node.registered = True
+        if len(self._targets) >= _MAX_KNOWN:
+            self._targets.clear()
+        self._targets[uid] = node
         return node
 
     def world(self, lookup: Lookup | None = None) -> Loaded:
@@ -336,7 +337,7 @@ class DecisionPoint:
         self._bundle: Bundle | None = None
         self._snapshot: Snapshot | None = None
         self._standpoint: Standpoint | None = None
-        self._nodes: Kept = {}
+        self._kept = Kept()
         self.changed = 0
         self.arrivals = Arrivals()
 
@@ -347,7 +348,7 @@ class DecisionPoint:
         engine.looks.watch = self._watch
         with self._lock:
             engine.restrict(self._measures)
-            self._engine, self._bundle, self._nodes = engine, bundle, {}
+            self._engine, self._bundle, self._kept = engine, bundle, Kept()
             self._move()
 
     def restrict(self, measures: Mapping[str, Measure]) -> None:
@@ -368,6 +369,9 @@ class DecisionPoint:
     def advance(self, snapshot: Snapshot) -> None:
         """Decide on this snapshot from now on."""
         with self._lock:
+            if self._engine is not None:
+                changed = None if self._snapshot is None else snapshot.changed_from(self._snapshot)
+                self._kept = self._kept.after(changed, self._engine.schema)
             self._snapshot = snapshot
             self._move()
 
@@ -388,7 +392,7 @@ class DecisionPoint:
 
     def _move(self) -> None:
         if self._engine is not None and self._bundle is not None and self._snapshot is not None:
-            self._standpoint = Standpoint(self._engine, self._bundle, self._snapshot, kept=self._nodes)
+            self._standpoint = Standpoint(self._engine, self._bundle, self._snapshot, kept=self._kept)
         self.changed += 1
         self.arrivals.moved()
 

@@ -7,7 +7,6 @@ defaults filled in, names inherited from what covers them, purposes joined with 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from operator import is_
 from typing import Any, TypeVar
 
 from doorward.core.errors import ConflictError
@@ -17,18 +16,16 @@ from doorward.core.model import Entity, EntityUid
 from doorward.core.values import entity_from_json, entity_to_json, uid_from_json
 from doorward.directory import effective
 from doorward.directory.credentials import Credentials
+from doorward.directory.effects import Effects, only_themselves
 from doorward.directory.interning import Names
 from doorward.directory.key_table import KeyTable
-from doorward.directory.names import SEPARATOR, is_canonical, lineage
+from doorward.directory.names import lineage
 from doorward.directory.shards import Shards
 from doorward.directory.vocabulary import CONTROLS, ENVIRONMENTS
 from doorward.directory.zones import ZoneMap
 
 K = TypeVar("K")
 V = TypeVar("V")
-# What holds of an entity, then all that it was made of: good for as long as these are the very same.
-Made = dict[EntityUid, tuple[Any, ...]]
-_FEW = 1024
 
 _DEVICE = EntityUid.of("Device", "").type
 
@@ -45,18 +42,16 @@ class Snapshot(Credentials):
 
     __slots__ = (
         "_certificates",
-        "_covering",
-        "_effective",
+        "_effects",
         "_entities",
         "_identities",
         "_jwks",
         "_keys",
         "_lowered",
-        "_made",
-        "_names",
         "_owned",
         "_revoked",
         "_sign_outs",
+        "_step",
         "_zones",
         "version",
     )
@@ -74,22 +69,17 @@ class Snapshot(Credentials):
         jwks: dict[str, Any],
         lowered: frozenset[str],
         sign_outs: Shards[EntityUid, SignOut],
-        names: Names,
-        made: Made | None = None,
+        effects: Effects,
     ) -> None:
-        """Keep the tables; nobody writes to them again, but to `names` and `made`, which versions share."""
+        """Keep the tables; nobody writes to them again, but `effects` fills up as it is asked."""
         self.version = version
         self._entities, self._keys = entities, keys
         self._identities, self._certificates = identities, certificates
         self._zones, self._revoked, self._jwks, self._lowered = zones, revoked, jwks, lowered
         self._sign_outs = sign_outs
-        # Filled as asked; bounded by the number of registered entities.
-        self._effective: dict[EntityUid, Entity] = {}
-        # What the version before worked out, each with what it was made of.
-        self._made: Made = {} if made is None else made
-        self._names = names
-        # By type and name of a folder: what its objects are covered by.
-        self._covering: dict[tuple[str, str], Entity | None] = {}
+        self._effects = effects
+        # The version before, by its effects, and the entities that are different from it.
+        self._step: tuple[Effects, frozenset[EntityUid]] | None = None
         self._owned: dict[EntityUid, tuple[EntityUid, ...]] | None = None
 
     @classmethod
@@ -97,18 +87,20 @@ class Snapshot(Credentials):
         """Build a snapshot from what the control process sends first."""
         names = Names()
         stated = (names.entity(entity_from_json(document)) for document in known.entities)
+        entities = Shards.of({entity.uid: entity for entity in stated})
+        lowered = frozenset(known.lowered)
         return cls(
             version=known.version,
-            entities=Shards.of({entity.uid: entity for entity in stated}),
+            entities=entities,
             keys=KeyTable.of(known.keys),
             identities=Shards.of({(link.issuer, link.subject): link.principal for link in known.identities}),
             certificates=Shards.of({c.fingerprint: c for c in known.certificates}),
             zones=ZoneMap(known.zones, known.places),
             revoked=frozenset(known.revoked_tokens),
             jwks=known.issuer_jwks,
-            lowered=frozenset(known.lowered),
+            lowered=lowered,
             sign_outs=Shards.of({out.principal: out for out in known.sign_outs}),
-            names=names,
+            effects=Effects(entities, lowered, names),
         )
 
     def with_delta(self, delta: Delta) -> Snapshot:
@@ -118,25 +110,40 @@ class Snapshot(Credentials):
                 f"version {delta.version} does not follow version {self.version}",
                 hint="Ask for the whole state again.",
             )
-        stated = (self._names.entity(entity_from_json(document)) for document in delta.entities)
-        entities = {entity.uid: entity for entity in stated}
+        names = self._effects.names
+        stated = (names.entity(entity_from_json(document)) for document in delta.entities)
+        put = {entity.uid: entity for entity in stated}
         removed = [uid_from_json(uid) for uid in delta.entities_removed]
         links = {(link.issuer, link.subject): link.principal for link in delta.identities}
         certificates = {c.fingerprint: c for c in delta.certificates}
-        return Snapshot(
+        entities = self._entities.changed(put, removed)
+        lowered = self._lowered if delta.lowered is None else frozenset(delta.lowered)
+        keys = (*(key.id for key in delta.keys), *delta.keys_removed)
+        changed = frozenset((*put, *removed, *(EntityUid.of("Key", name) for name in keys)))
+        after = Snapshot(
             version=delta.version,
-            entities=self._entities.changed(entities, removed),
+            entities=entities,
             keys=self._keys.changed(delta.keys, delta.keys_removed),
             identities=self._identities.changed(links, delta.identities_removed),
             certificates=self._certificates.changed(certificates, delta.certificates_removed),
             zones=self._zones if delta.zones is None else ZoneMap(delta.zones, delta.places),
             revoked=self._revoked.union(delta.tokens_revoked) if delta.tokens_revoked else self._revoked,
             jwks=self._jwks,
-            lowered=self._lowered if delta.lowered is None else frozenset(delta.lowered),
+            lowered=lowered,
             sign_outs=self._sign_outs.changed({out.principal: out for out in delta.sign_outs}, ()),
-            names=self._names,
-            made=self._made,
+            effects=self._effects.after(entities, lowered, changed),
         )
+        if delta.lowered is None and only_themselves(changed):
+            after._step = self._effects, changed
+        return after
+
+    def changed_from(self, before: Snapshot) -> frozenset[EntityUid] | None:
+        """Return which entities are different from the version `before`, which must be the last one.
+
+        None if it is not, or if what is known of others may be different too: under a changed asset, say.
+        What lies above others may be different whenever it changes.
+        """
+        return self._step[1] if self._step is not None and self._step[0] is before._effects else None
 
     @property
     def known(self) -> Known:
@@ -189,14 +196,7 @@ class Snapshot(Credentials):
 
     def entity(self, uid: EntityUid) -> Entity | None:
         """Return a registered entity (effective), None for any other name."""
-        found = self._effective.get(uid)
-        if found is not None:
-            return found
-        raw = self._entities.get(uid)
-        if raw is None:
-            return _CONSTANT.get(uid) or self._key_entity(uid)
-        self._effective[uid] = found = self._worked_out(raw)
-        return found
+        return self._effects.of(uid) or _CONSTANT.get(uid) or self._key_entity(uid)
 
     def resolve(self, uid: EntityUid) -> Entity | None:
         """Return what is known of a name: registered, or covered by its nearest registered ancestor.
@@ -207,7 +207,7 @@ class Snapshot(Credentials):
         found = self.entity(uid)
         if found is not None or not effective.is_asset(uid):
             return found
-        above = self._nearest_above(uid)
+        above = self._effects.nearest_above(uid)
         return None if above is None else effective.covered_asset(uid, above)
 
     def lookup(self, uid: EntityUid) -> Entity | None:
@@ -300,67 +300,6 @@ class Snapshot(Credentials):
         return found is not None and found.attrs.get("active") is True
 
     # Inside
-
-    def _worked_out(self, raw: Entity) -> Entity:
-        """Return what holds of an entity: what the version before found, if it was made of the very same."""
-        parts = self._parts(raw)
-        kept = self._made.get(raw.uid)
-        if kept is not None and len(kept) == len(parts) + 1 and all(map(is_, kept[1:], parts)):
-            known: Entity = kept[0]
-            return known
-        found = self._make_effective(raw)
-        parents = self._names.parents(found.parents)
-        if parents is not found.parents:
-            found = Entity(found.uid, found.attrs, parents, found.tags)
-        if len(self._made) > 2 * len(self._entities) + _FEW:
-            self._made.clear()
-        self._made[raw.uid] = found, *parts
-        return found
-
-    def _parts(self, raw: Entity) -> tuple[object, ...]:
-        """Return all that `_make_effective` reads."""
-        if effective.is_principal(raw.uid):
-            return raw, *[self._entities.get(uid) for uid in raw.parents if uid.type == effective.PROJECT]
-        if effective.is_asset(raw.uid):
-            upstream = self._entities.get(effective.upstream_of(raw.uid))
-            return raw, upstream, self._nearest_above(raw.uid), self._is_lowered(raw.uid)
-        return (raw,)
-
-    def _make_effective(self, raw: Entity) -> Entity:
-        if effective.is_principal(raw.uid):
-            return effective.principal(raw, self._entities.get)
-        if effective.is_asset(raw.uid):
-            return effective.registered_asset(
-                raw,
-                above=self._nearest_above(raw.uid),
-                lowered=self._is_lowered(raw.uid),
-                lookup=self._entities.get,
-            )
-        # A project's purposes reach its members; the entity itself has no such attribute.
-        attrs = {k: v for k, v in raw.attrs.items() if (raw.uid.kind, k) != ("Project", "purposes")}
-        return Entity(raw.uid, attrs, raw.parents, raw.tags)
-
-    def _is_lowered(self, uid: EntityUid) -> bool:
-        return bool(self._lowered) and str(uid) in self._lowered
-
-    def _nearest_above(self, uid: EntityUid) -> Entity | None:
-        """Return what covers a name, itself not counted; found once for all that lie in one folder."""
-        folder, _, last = uid.id.rpartition(SEPARATOR)
-        # With nothing after the last separator, or two readings, the whole name has its say.
-        if not last.isprintable() or not is_canonical(last) or folder.endswith(SEPARATOR):
-            return self._registered(effective.names_above(uid))
-        key = (uid.type, folder)
-        if key not in self._covering:
-            if len(self._covering) > len(self._entities) + _FEW:
-                self._covering.clear()
-            self._covering[key] = self._registered(EntityUid(uid.type, name) for name in lineage(folder))
-        return self._covering[key]
-
-    def _registered(self, names: Iterable[EntityUid]) -> Entity | None:
-        for name in names:
-            if name in self._entities:
-                return self.entity(name)
-        return None
 
     def _key_entity(self, uid: EntityUid) -> Entity | None:
         key = self._keys.by_id.get(uid.id) if uid.kind == "Key" else None

@@ -161,3 +161,14 @@ def test_a_distrusted_slice_goes_back_to_tier_0_for_good(engine_of: Build) -> No
     engine.evaluate(request(), loaded)
     assert slice_.fast is None
     assert engine.tier_1["distrusted"] == 2
+
+
+def test_what_is_distrusted_while_it_is_made_is_not_used() -> None:
+    made, lane = Functions(None), Lane()
+
+    def parts() -> Iterator[Any]:
+        yield one
+        made.distrust("key", lane)
+
+    assert made.order(lane, "key", parts, size=1)
+    assert lane.fast is None

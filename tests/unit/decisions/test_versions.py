@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from doorward.cedar.engine import Engine
+from doorward.cedar.schema import Schema
+from doorward.cedar.world import Kept
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest
 from doorward.core.errors import DoorwardError
@@ -16,6 +19,7 @@ from doorward.core.feed import Bundle, Delta, Known
 from doorward.core.model import Action, Entity, EntityUid
 from doorward.core.values import entity_to_json, uid_to_json
 from doorward.decisions.point import DecisionPoint, Standpoint
+from doorward.directory.effects import Effects
 from doorward.directory.snapshot import Snapshot
 from support.policies import NOW
 
@@ -33,7 +37,7 @@ GROUPS = [EntityUid.of("Group", name) for name in ("lab", "house", "a", "b")]
 PROJECTS = [EntityUid.of("Project", name) for name in ("p", "q")]
 USERS = [EntityUid.of("User", f"u{n}") for n in range(5)]
 NAMES = ["store", "store/a", "store/a/b", "store/a/b/c", "store/d", "other/x", "other/x/y"]
-ASSETS = [EntityUid.of(kind, name) for kind in ("Dataset", "Model") for name in NAMES]
+ASSETS = [EntityUid.of(kind, name) for kind in ("Dataset", "Model", "Tool") for name in NAMES]
 UPSTREAMS = [EntityUid.of("Upstream", name) for name in ("store", "other")]
 PLACES = [EntityUid.of("Environment", name) for name in ("production", "testing")]
 
@@ -89,6 +93,7 @@ def step(snapshot: Snapshot, chance: Random) -> Snapshot:
 def requests() -> list[AccessRequest]:
     context = Context(now=NOW)
     named = [*ASSETS, EntityUid.of("Dataset", "store/a/b/file"), EntityUid.of("Model", "other/x/"), USERS[0]]
+    named += [EntityUid.of("Tool", "store/a/b/run"), EntityUid.of("Role", "r"), GROUPS[0]]
     return [
         AccessRequest(who, Action.VIEW.uid, what, context)
         for who in (*USERS, EntityUid.of("User", "nobody"))
@@ -190,15 +195,61 @@ def test_a_version_is_made_without_reading_what_did_not_change(
     asked = [AccessRequest(e.uid, Action.VIEW.uid, asset.uid, Context(now=NOW)) for e in members]
     before = [point.pin().decide(one) for one in asked]
     worked_out = []
-    real = Snapshot._make_effective  # noqa: SLF001 -- how often it is called is the point
+    real = Effects._make
 
-    def counting(self: Snapshot, raw: Entity) -> Entity:
+    def counting(self: Effects, raw: Entity) -> Entity:
         worked_out.append(raw.uid)
         return real(self, raw)
 
-    monkeypatch.setattr(Snapshot, "_make_effective", counting)
+    monkeypatch.setattr(Effects, "_make", counting)
     changed_one = Entity(members[0].uid, {"active": True, "clearance": 3}, frozenset({GROUPS[2]}))
     point.advance(snapshot.with_delta(Delta(version=1, entities=(entity_to_json(changed_one),))))
     after = [point.pin().decide(one) for one in asked]
     assert worked_out == [members[0].uid]
     assert [one.effect for one in after] == [one.effect for one in before]
+
+
+def test_a_list_after_each_change_is_that_of_a_version_made_from_nothing(standpoint_of: Stand) -> None:
+    chance = Random(99)  # noqa: S311 -- cases that can be made again
+    bundle = standpoint_of(POLICIES).bundle
+    point, snapshot = DecisionPoint(), Snapshot.of(Known(version=0))
+    point.publish(bundle)
+    named = [asked.resource for asked in requests()[: len(requests()) // 6]]
+    for _ in range(40):
+        snapshot = step(snapshot, chance)
+        point.advance(snapshot)
+        fresh = Standpoint(Engine.of(bundle), bundle, Snapshot.of(snapshot.known))
+        for who in USERS:
+            asked = AccessRequest(who, Action.VIEW.uid, named[0], Context(now=NOW))
+            assert [*point.pin().among(asked, named)] == [*fresh.among(asked, named)]
+
+
+def test_what_others_may_lie_in_by_the_schema_is_never_a_change_of_itself_alone() -> None:
+    """In this schema teams lie in users: a user that moves takes her teams along."""
+    schema = Schema.of("entity Org; entity User in [Org]; entity Team in [User]; entity Door;")
+    kept = Kept()
+    kept.nodes[EntityUid("Team", "t")] = None
+    assert kept.after(frozenset({EntityUid("Door", "d")}), schema).nodes is kept.nodes
+    assert not kept.after(frozenset({EntityUid("User", "u")}), schema).nodes
+    assert not kept.after(None, schema).nodes
+
+
+def test_changes_kept_apart_are_bounded() -> None:
+    schema = Schema.of("entity Door;")
+    kept = Kept()
+    kept.nodes[EntityUid("Door", "x")] = None
+    for number in range(513):
+        kept = kept.after(frozenset({EntityUid("Door", str(number))}), schema)
+        assert len(kept.changed) <= 512
+    assert not kept.nodes
+
+
+def test_lowering_alone_is_noticed() -> None:
+    above, below = EntityUid.of("Dataset", "store"), EntityUid.of("Dataset", "store/open")
+    known = (Entity(above, {"sensitivity": 3}), Entity(below, {"sensitivity": 0}))
+    first = Snapshot.of(Known(version=0, entities=tuple(map(entity_to_json, known))))
+    found = [first.entity(below)]
+    for version, lowered in ((1, (str(below),)), (2, ()), (3, None)):
+        first = first.with_delta(Delta(version=version, lowered=lowered))
+        found.append(first.entity(below))
+    assert [entity and entity.attrs["sensitivity"] for entity in found] == [3, 0, 3, 3]
