@@ -6,7 +6,7 @@ A `Standpoint` never changes: everything one request asks is answered on the sam
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -26,15 +26,14 @@ from doorward.core.errors import InvalidRequestError, UnavailableError
 from doorward.core.feed import Bundle, Delta, PolicyText
 from doorward.core.identity import Caller
 from doorward.core.model import Action, Entity, EntityUid, Value
-from doorward.core.obligation import Notify
 from doorward.core.shadow import Measure, stricter
 from doorward.core.values import entity_to_json
 from doorward.core.versions import AtLeast
 from doorward.decisions import arrivals
 from doorward.decisions.arrivals import Arrivals
+from doorward.decisions.assembling import assembled
 from doorward.decisions.explaining import Explanation
 from doorward.decisions.inputs import Inputs
-from doorward.decisions.joining import join
 from doorward.directory.snapshot import Snapshot
 
 _MAX_KNOWN = 262_144
@@ -54,7 +53,7 @@ class Standpoint:
     ) -> None:
         """Keep the versions; what is loaded for a question is kept for the next, within a bound.
 
-        What standpoints of the same engine read is in `kept`, and is used again where it has not changed.
+        What standpoints of the same engine read is in `kept`, used again where it has not changed.
         """
         self.snapshot = snapshot
         self.bundle = bundle
@@ -163,9 +162,9 @@ class Standpoint:
         if self.refused(request) is not None:
             return
         if self._engine.looks.measures:
-            # Some answers are held to more than the policies say: each is asked for by itself.
-            one_by_one = (msgspec.structs.replace(request, resource=uid) for uid in resources)
-            yield from (asked.resource for asked in one_by_one if self.decide(asked).allowed)
+            # Only deciding itself knows of measures.
+            each = (msgspec.structs.replace(request, resource=uid) for uid in resources)
+            yield from (asked.resource for asked in each if self.decide(asked).allowed)
             return
         sieve = self._engine.sieve(request, self._world)
         if sieve is None:
@@ -307,18 +306,8 @@ class Standpoint:
         return decision
 
     def _decision(self, answer: Answer) -> Decision:
-        rules = [self._engine.by_id[name] for name in answer.determining]
-        demanded = [obligation for rule in rules for obligation in rule.obligations]
-        allowed = answer.effect is Effect.ALLOW
-        kept = demanded if allowed else [o for o in demanded if isinstance(o, Notify)]
-        return Decision(
-            effect=answer.effect,
-            determining=answer.determining,
-            obligations=join(kept),
-            advice=() if allowed else _advice(rules),
-            errors=answer.errors,
-            bundle=self.bundle_digest,
-            entities=self.entities_version,
+        return assembled(
+            answer, self._engine.by_id, bundle=self.bundle_digest, entities=self.entities_version
         )
 
 
@@ -395,7 +384,3 @@ class DecisionPoint:
             self._standpoint = Standpoint(self._engine, self._bundle, self._snapshot, kept=self._kept)
         self.changed += 1
         self.arrivals.moved()
-
-
-def _advice(rules: Sequence[Rule]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(r.annotations["advice"] for r in rules if "advice" in r.annotations))
