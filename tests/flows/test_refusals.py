@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from doorward.core.decision import Decision, Effect
 from doorward.core.errors import UnauthenticatedError, UnavailableError
-from doorward.core.identity import Caller
+from doorward.core.identity import Bounds, Caller
 from doorward.core.model import Entity, EntityUid
 from doorward.core.obligation import Budget, Cap, Limit, Mask, Notify, ReadOnly, StepUp
 
@@ -189,6 +190,29 @@ async def test_every_agent_of_the_chain_must_be_allowed_too(stage):
     assert (user.context.actor, user.context.depth) == (SCOUT, 1)
     assert (agent.principal, agent.context.actor, agent.context.depth) == (SCOUT, None, 1)
     assert agent.context.environment == EntityUid.of("Environment", "production")
+
+
+async def test_an_agent_on_its_own_is_held_to_what_its_owner_is_forbidden(stage):
+    stage.authenticator.caller = Caller(SCOUT, "key-1", "api-key")
+    stage.point.entities[SCOUT] = Entity(SCOUT, {"active": True, "risk": 0, "owner": DANA})
+    stage.point.allow(SCOUT, "invoke", MODEL)
+    # That nothing permits it to her is no forbid.
+    stage.point.allowed[str(DANA), "invoke", str(MODEL)] = Decision(Effect.DENY)
+    stage.answers(b"hi")
+    assert (await stage.play())[0].status == 200
+    stage.point.allowed[str(DANA), "invoke", str(MODEL)] = Decision(Effect.DENY, determining=("never",))
+    answer, body = await stage.play()
+    assert answer.status == 403
+    assert stage.log.records[-1].determining == ("agent:owner", "never")
+    assert b"dana" not in body
+
+
+async def test_a_token_bounded_to_fewer_words_is_not_used_for_more(stage):
+    stage.point.allow(DANA, "invoke", MODEL)
+    stage.authenticator.caller = Caller(DANA, "token-1", "token", bounds=(Bounds(max_tokens=5),))
+    answer, _ = await stage.play()
+    assert answer.status == 403
+    assert stage.log.records[-1].determining == ("credential:bounds",)
 
 
 async def test_obligations_of_user_and_agent_join(stage):

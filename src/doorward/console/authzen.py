@@ -28,6 +28,7 @@ from doorward.core.record import DecisionRecord
 from doorward.decisions import authzen_wire as wire
 from doorward.decisions.authzen import Inquirer, Judged, answer_of, first
 from doorward.decisions.authzen_wire import Semantic
+from doorward.decisions.together import OWNER_FORBIDDEN
 
 PATHS = tuple(ENDPOINTS.values())
 MOST_RESULTS = 1000
@@ -187,7 +188,8 @@ class _Desk:
 
     def _told(self, pep: Pep, judged: Judged, asked: wire.Evaluation, *, name: str, asked_as: str) -> _Told:
         """Return an answer with the record (`name` is its id) that must be durable before it leaves."""
-        if pep.reasons and judged.request is not None and judged.standpoint is not None:
+        of_owner = OWNER_FORBIDDEN in judged.decision.determining
+        if pep.reasons and judged.request is not None and judged.standpoint is not None and not of_owner:
             explained = judged.standpoint.explain(judged.request, judged.decision, None)
             judged = msgspec.structs.replace(judged, decision=explained)
         answer = answer_of(judged, supported=asked.context.get("supported_obligations"), reasons=pep.reasons)

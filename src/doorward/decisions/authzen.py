@@ -18,7 +18,7 @@ from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import DoorwardError
 from doorward.core.model import Entity, EntityUid, Value
 from doorward.core.obligation import AnyObligation, Notify, StepUp
-from doorward.decisions import search
+from doorward.decisions import search, together
 from doorward.decisions.authzen_scope import Kind, Scope
 from doorward.decisions.authzen_wire import Act, Evaluation, Named
 from doorward.decisions.point import Standpoint
@@ -81,9 +81,10 @@ class Inquirer:
         except DoorwardError as reason:
             return Judged(decision=self._refused(f"request: {reason.message}"), ignored=tuple(notes), **names)
         request = AccessRequest(principal, action, EntityUid(resource.type, asked.resource.id), context)
+        decisive, decision = together.judged(request, standpoint.decide, standpoint.snapshot)
         return Judged(
-            decision=standpoint.decide(request),
-            request=request,
+            decision=decision,
+            request=decisive,
             ignored=tuple(notes),
             standpoint=standpoint,
             **names,
@@ -118,7 +119,10 @@ class Inquirer:
         if one is None or judged is None or judged.request is None or judged.standpoint is None:
             return  # it cannot be asked, of whichever resource
         uids = (EntityUid(kind.type, name) for name in chain((one,), names))
-        yield from (uid.id for uid in judged.standpoint.among(judged.request, uids))
+        if together.is_alone(judged.request):
+            yield from (uid.id for uid in judged.standpoint.among(judged.request, uids))
+            return
+        yield from (uid.id for uid in uids if self._allows(_of_resource(asked, uid.id)))
 
     def actions(self, asked: Evaluation, after: str) -> Iterator[str]:
         """Yield the names of actions that are allowed, in order, after one name."""

@@ -15,6 +15,7 @@ import msgspec
 from doorward.cedar import scope, witness
 from doorward.cedar.env import Env
 from doorward.core.decision import AccessRequest, Decision
+from doorward.decisions import together
 from doorward.decisions.phrases import for_whom, listed, phrase
 from doorward.decisions.point import Standpoint
 from doorward.decisions.question import Question, answer, request_of
@@ -58,6 +59,8 @@ class Grounds(msgspec.Struct, frozen=True):
 def explained(question: Question, standpoint: Standpoint, now: datetime) -> tuple[Decision, Grounds]:
     """Answer a question in words, with all its grounds; raise InvalidRequestError as `answer` does."""
     decision, request = answer(question, standpoint, now), request_of(question, standpoint.snapshot, now)
+    if not together.is_alone(request):
+        request, _ = together.judged(request, standpoint.decide, standpoint.snapshot)
     if question.purpose not in {None, *standpoint.snapshot.purposes_of(request.principal)}:
         return decision, Grounds()  # refused before any policy was asked: its advice says why
     return decision, grounds_of(request, decision, standpoint)

@@ -21,6 +21,7 @@ from doorward.core.formula import NOBODY, UNDECIDED, bounds
 from doorward.core.model import Entity, EntityUid
 from doorward.core.obligation import AnyObligation
 from doorward.core.shapes import Form, ResourceShape, Shape
+from doorward.decisions import together
 from doorward.decisions.point import Standpoint
 from doorward.decisions.residual import Allowed
 from doorward.directory import effective
@@ -54,7 +55,7 @@ class Listing:
         allowed = Allowed(request, standpoint, world=self._world)
         if standpoint.refused(request) is not None or kind not in allowed.types:
             self.bounds = NOBODY
-        elif not allowed.fits or effective.is_grouping(request.resource):
+        elif not allowed.fits or effective.is_grouping(request.resource) or not together.is_alone(request):
             self.bounds = UNDECIDED
         else:
             barred = [one for policy, one in allowed.rules if self._unkept(policy)]
@@ -70,9 +71,11 @@ class Listing:
     def decide(self, resource: Entity) -> Decision:
         """Return the whole decision on one resource."""
         asked = msgspec.structs.replace(self._request, resource=resource.uid)
-        if self._standpoint.snapshot.resolve(resource.uid) is not None:
-            return self._standpoint.decide(asked)
-        return self._standpoint.decide_in(asked, Overlay(self._world, resource))
+        standpoint = self._standpoint
+        if standpoint.snapshot.resolve(resource.uid) is not None:
+            return together.judged(asked, standpoint.decide, standpoint.snapshot)[1]
+        overlay = Overlay(self._world, resource)
+        return together.judged(asked, lambda one: standpoint.decide_in(one, overlay), standpoint.snapshot)[1]
 
     @property
     def covers(self) -> bool:

@@ -40,6 +40,7 @@ _MAX_KNOWN = 262_144
 _MAX_KINDS = 16_384
 _MAX_DECISIONS = 16_384
 _VIEW = Action.VIEW.uid
+_AGENT = EntityUid.of("Agent", "").type
 _UNKNOWN_RESOURCE = "request: the resource is not known"
 # Stands where a context is asked for and none is read.
 _ANY_CONTEXT = Context(now=datetime.fromtimestamp(0, UTC))
@@ -278,7 +279,11 @@ class Standpoint:
         found = self.snapshot.resolve(uid)
         if found is None:
             return "request: the principal is not known"
-        return None if found.attrs.get("active") is True else "request: the principal is not active"
+        if found.attrs.get("active") is not True:
+            return "request: the principal is not active"
+        if uid.type == _AGENT and not self.snapshot.is_active(uid):
+            return "request: the agent's owner is not known or not active"
+        return None
 
     def _keep(self, request: AccessRequest) -> None:
         """Keep what was found to be known, and the policies of such requests, for the next question."""

@@ -15,6 +15,7 @@ from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import InvalidRequestError
 from doorward.core.model import NAMESPACE, Action, EntityUid
 from doorward.core.values import uid_from_json
+from doorward.decisions import together
 from doorward.decisions.point import Standpoint
 from doorward.directory.snapshot import Snapshot
 
@@ -45,10 +46,10 @@ def answer(question: Question, standpoint: Standpoint, now: datetime, *, explain
     refused = _not_hers(question, request, standpoint)
     if refused is not None:
         return refused
-    decision = standpoint.decide(request)
-    if not explain:
+    asked, decision = together.judged(request, standpoint.decide, standpoint.snapshot)
+    if not explain or together.OWNER_FORBIDDEN in decision.determining:
         return decision
-    told = standpoint.explain(request, decision, None)
+    told = standpoint.explain(asked, decision, None)
     return msgspec.structs.replace(told, advice=(*told.advice, *_unknown(request, standpoint.snapshot)))
 
 
@@ -57,8 +58,15 @@ def answered_among(
 ) -> Iterator[EntityUid]:
     """Yield the resources on which a question is answered yes; its own resource is not read."""
     request = request_of(question, standpoint.snapshot, now)
-    if _not_hers(question, request, standpoint) is None:
+    if _not_hers(question, request, standpoint) is not None:
+        return
+    if together.is_alone(request):
         yield from standpoint.among(request, resources)
+        return
+    for uid in resources:
+        one = msgspec.structs.replace(request, resource=uid)
+        if together.judged(one, standpoint.decide, standpoint.snapshot)[1].allowed:
+            yield uid
 
 
 def request_of(question: Question, snapshot: Snapshot, now: datetime) -> AccessRequest:

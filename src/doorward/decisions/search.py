@@ -15,6 +15,7 @@ import msgspec
 from doorward.core.context import Context
 from doorward.core.decision import AccessRequest, Change
 from doorward.core.model import EntityUid
+from doorward.decisions import together
 from doorward.decisions.conditions import Condition, boxes_of, condition_of
 from doorward.decisions.grid import Grid, grid_of
 from doorward.decisions.point import Standpoint
@@ -55,6 +56,7 @@ def when(request: AccessRequest, standpoint: Standpoint) -> Finding:
     touching = set(standpoint.touching(request))
     if not touching:
         return finding
+    touching |= _forbids_of_owner(request, standpoint)
     bundle = standpoint.bundle
     grid = grid_of(
         request.principal,
@@ -68,11 +70,20 @@ def when(request: AccessRequest, standpoint: Standpoint) -> Finding:
     return _judged(finding, grid, frozenset(allowed_points(request, grid, standpoint)))
 
 
+def _forbids_of_owner(request: AccessRequest, standpoint: Standpoint) -> set[str]:
+    """Return the forbids that an agent on its own is held to because its owner is."""
+    if together.is_alone(request):
+        return set()
+    owners = together.owned_by(request, standpoint.snapshot)
+    if owners is None or not standpoint.known(owners):
+        return set()
+    return {rule.id for rule in standpoint.applicable(owners) if rule.forbid}
+
+
 def allowed_points(request: AccessRequest, grid: Grid, standpoint: Standpoint) -> Iterator[tuple[int, ...]]:
     """Yield the points of a grid at which a request is allowed, deciding each."""
     for point in grid.points():
-        asked = msgspec.structs.replace(request, context=grid.context(point))
-        if standpoint.decide(asked).allowed:
+        if _allowed(msgspec.structs.replace(request, context=grid.context(point)), standpoint):
             yield point
 
 
@@ -111,7 +122,7 @@ def which_principals(
 ) -> Iterator[EntityUid]:
     """Yield the known principals of some types that are allowed now."""
     for uid in registered(standpoint, kinds):
-        if standpoint.decide(AccessRequest(uid, action, resource, context(uid))).allowed:
+        if _allowed(AccessRequest(uid, action, resource, context(uid)), standpoint):
             yield uid
 
 
@@ -124,7 +135,13 @@ def which_resources(
 ) -> Iterator[EntityUid]:
     """Yield the resources of a list (see `registered`) that are allowed now."""
     nobody = EntityUid(principal.type, "")  # each resource takes its place
-    yield from standpoint.among(AccessRequest(principal, action, nobody, context), among)
+    request = AccessRequest(principal, action, nobody, context)
+    if together.is_alone(request):
+        yield from standpoint.among(request, among)
+        return
+    for uid in among:
+        if _allowed(msgspec.structs.replace(request, resource=uid), standpoint):
+            yield uid
 
 
 def which_actions(
@@ -133,8 +150,12 @@ def which_actions(
     """Yield the actions that are allowed now."""
     for action, applies in actions_of(standpoint.bundle.schema).items():
         fits = principal.type in applies.principals and resource.type in applies.resources
-        if fits and standpoint.decide(AccessRequest(principal, action, resource, context)).allowed:
+        if fits and _allowed(AccessRequest(principal, action, resource, context), standpoint):
             yield action
+
+
+def _allowed(request: AccessRequest, standpoint: Standpoint) -> bool:
+    return together.judged(request, standpoint.decide, standpoint.snapshot)[1].allowed
 
 
 def registered(standpoint: Standpoint, kinds: frozenset[str]) -> list[EntityUid]:

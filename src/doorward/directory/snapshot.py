@@ -28,6 +28,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _DEVICE = EntityUid.of("Device", "").type
+_AGENT, _USER = EntityUid.of("Agent", "").type, EntityUid.of("User", "").type
 
 # Enumerated in the schema: they exist without being registered.
 _CONSTANT = {
@@ -293,11 +294,16 @@ class Snapshot(Credentials):
         return self._jwks
 
     def is_active(self, principal: EntityUid) -> bool:
-        """Return whether the principal is registered and active."""
+        """Return whether the principal is registered and active; an agent only while its owner is."""
         if not effective.is_principal(principal):
             return False
         found = self.entity(principal)
-        return found is not None and found.attrs.get("active") is True
+        if found is None or found.attrs.get("active") is not True:
+            return False
+        if principal.type != _AGENT:
+            return True
+        owner = found.attrs.get("owner")
+        return isinstance(owner, EntityUid) and owner.type == _USER and self.is_active(owner)
 
     # Inside
 

@@ -28,7 +28,7 @@ from doorward.gateway.circumstances import PURPOSE_HEADER, Circumstances, purpos
 from doorward.gateway.faults import origin_of
 from doorward.gateway.floods import Floods
 from doorward.gateway.forwarding import Forwarding, Rejudge
-from doorward.gateway.judgement import CREDENTIAL_BOUNDS, Judged, is_hidden, judge, said_of
+from doorward.gateway.judgement import UNEXPLAINED, Judged, is_hidden, judge, said_of
 from doorward.gateway.metadata import ProtectedResources
 from doorward.gateway.obligations import breaks_readonly, challenge_of, counters, impossible, unmet_step_up
 from doorward.gateway.passage import Passage
@@ -281,7 +281,7 @@ class Flow:
         return TurnedAway(msgspec.structs.replace(said, detail=missing.restored(said.detail)))
 
     def _explained(self, visit: Visit, standpoint: Standpoint, denied: Judged) -> Decision:
-        if denied.decision.determining == (CREDENTIAL_BOUNDS,):
+        if UNEXPLAINED.intersection(denied.decision.determining):
             return denied.decision
         try:
             return standpoint.explain(denied.request, denied.decision, visit.caller)

@@ -11,6 +11,7 @@ import structlog
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.model import Action, EntityUid
 from doorward.core.obligation import AnyObligation
+from doorward.decisions.together import OWNER_FORBIDDEN, owner_forbids
 from doorward.gateway.adapter import Ask, Refusal
 from doorward.gateway.circumstances import Circumstances, context_of
 from doorward.gateway.faults import origin_of
@@ -20,6 +21,8 @@ from doorward.gateway.refusal import of_decision
 
 # Stands in `determining` where a credential's own bounds deny.
 CREDENTIAL_BOUNDS = "credential:bounds"
+# Denials that no policy about the caller explains: their advice says all there is to say.
+UNEXPLAINED = frozenset({CREDENTIAL_BOUNDS, OWNER_FORBIDDEN})
 _log = structlog.get_logger()
 
 
@@ -73,7 +76,21 @@ def judge(
             )
             for ask in wanted
         ]
+        if principal == circumstances.caller.principal:
+            checks = [_held_to_owner(standpoint, check) for check in checks]
     return Judgement(tuple(checks))
+
+
+def _held_to_owner(standpoint: Standpoint, check: Judged) -> Judged:
+    """Deny what an agent asks on its own while its owner is forbidden it."""
+    if check.request.principal.kind != "Agent" or not check.decision.allowed:
+        return check
+    try:
+        forbidden = owner_forbids(check.request, standpoint.decide, standpoint.snapshot)
+    except Exception as error:  # noqa: BLE001 -- whatever fails while deciding is a deny
+        _log.error("decision_failed", action=str(check.request.action), error=origin_of(error))
+        forbidden = _failed(standpoint, error)
+    return check if forbidden is None else Judged(check.request, forbidden)
 
 
 def sees(standpoint: Standpoint, uid: EntityUid, *, circumstances: Circumstances, now: datetime) -> bool:
@@ -132,13 +149,16 @@ def _decide(standpoint: Standpoint, request: AccessRequest, *, within: bool) -> 
         return Judged(request, standpoint.decide(request))
     except Exception as error:  # noqa: BLE001 -- whatever fails while deciding is a deny
         _log.error("decision_failed", action=str(request.action), error=origin_of(error))
-        failed = Decision(
-            Effect.DENY,
-            errors=(f"evaluator: {type(error).__name__}",),
-            bundle=standpoint.bundle_digest,
-            entities=standpoint.entities_version,
-        )
-        return Judged(request, failed)
+        return Judged(request, _failed(standpoint, error))
+
+
+def _failed(standpoint: Standpoint, error: Exception) -> Decision:
+    return Decision(
+        Effect.DENY,
+        errors=(f"evaluator: {type(error).__name__}",),
+        bundle=standpoint.bundle_digest,
+        entities=standpoint.entities_version,
+    )
 
 
 def is_hidden(standpoint: Standpoint, judgement: Judgement, circumstances: Circumstances) -> bool:

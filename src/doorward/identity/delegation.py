@@ -60,9 +60,8 @@ def delegated(parent: Parent, *, acting: ActingCredential, wanted: Wanted, now: 
     if not _within(wanted.audience, parent.audience):
         raise TokenFaultError("audience_wider")
     # 3. Not longer than anything it comes from.
-    until = min(subject.expires, *((acting.until,) if acting.until is not None else ()))
-    if subject.vouched_until is not None:
-        until = min(until, subject.vouched_until)
+    ends = (subject.expires, acting.until, subject.vouched_until)
+    until = min(end for end in ends if end is not None)
     # 4. Not for another purpose.
     purpose = _purpose(subject.purpose, acting.purpose)
     # 5. Not for more: each bound there is holds on, beside what is asked for.

@@ -13,7 +13,7 @@ from doorward.core import versions
 from doorward.core.decision import AccessRequest, Decision
 from doorward.core.errors import DoorwardError, InvalidConfigError
 from doorward.core.model import NAMESPACE, EntityUid
-from doorward.decisions import point
+from doorward.decisions import point, together
 from doorward.decisions.arrivals import at_least_blocking
 from doorward.decisions.listing import Listing
 from doorward.decisions.question import Question, answer, request_of
@@ -125,6 +125,7 @@ class DecisionPoint:
     def decide(self, request: AccessRequest) -> Decision:
         """Return the decision on a whole request, without an explanation."""
         try:
-            return self._point.pin().decide(request)
+            standpoint = self._point.pin()
+            return together.judged(request, standpoint.decide, standpoint.snapshot)[1]
         except Exception as fault:  # noqa: BLE001 -- as `can`
             return denied(f"sdk: a fault while deciding ({type(fault).__name__})")
