@@ -367,3 +367,24 @@ async def test_the_journal_is_written_anew_when_it_has_grown(office, monkeypatch
     await office.crash()
     await office.open()
     assert await tries(await office.client("two"), 100) <= 44
+
+
+async def test_a_client_that_is_busy_is_waited_for_before_its_stock_counts_as_used(office):
+    one, two = await office.client("one"), await office.client("two")
+    assert await tries(one, 3) == 3
+    heard = one.heard
+
+    def later(message):
+        asyncio.get_running_loop().call_later(1.2, heard, message)
+
+    one._link._heard = later
+    assert await tries(two, 60) == 47
+
+
+async def test_a_client_that_hangs_holds_up_nobody_for_ever(office, monkeypatch):
+    monkeypatch.setattr("doorward.ledger.keeper._RECALL_SECONDS", 0.5)
+    one, two = await office.client("one"), await office.client("two")
+    assert await tries(one, 3) == 3
+    one._link._heard = lambda _: None
+    passed = await tries(two, 60)
+    assert 30 <= passed < 47

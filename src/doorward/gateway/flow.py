@@ -374,10 +374,10 @@ class Flow:
         answer.headers.extend(refused.headers)
         return answer
 
-    def flush_floods(self) -> None:
-        """Record what was only counted in the seconds that are over."""
-        bursts = self._floods.collect()
-        if bursts:
+    def flush_floods(self, *, last: bool = False) -> None:
+        """Record what was only counted in the seconds that are over, at the end also in this one."""
+        bursts = self._floods.collect(last=last)
+        if bursts is not None:
             self._audit.write_soon(flood_record(bursts, record_id=self._ids.new(), now=self._clock.now()))
 
     def _count(self, visit: Visit, code: str, status: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from doorward.core.record import Check, DecisionRecord, OutcomeRecord
 from doorward.core.values import context_to_json
 from doorward.gateway.adapter import Refusal
 from doorward.gateway.faults import origin_of
-from doorward.gateway.floods import Burst
+from doorward.gateway.floods import Bursts
 from doorward.gateway.judgement import Judged
 from doorward.gateway.ports import Standpoint
 from doorward.gateway.visit import Visit
@@ -25,7 +24,7 @@ from doorward.gateway.visit import Visit
 _log = structlog.get_logger()
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _MAX_TEXT = 2048
-_MAX_SOURCES = 50
+_MAX_SOURCES = 20
 
 
 def stamp(now: datetime) -> str:
@@ -208,11 +207,11 @@ def outcome_record(visit: Visit, *, record_id: str, now: datetime, outcome: dict
     )
 
 
-def flood_record(bursts: Sequence[Burst], *, record_id: str, now: datetime) -> DecisionRecord:
+def flood_record(bursts: Bursts, *, record_id: str, now: datetime) -> DecisionRecord:
     """Return the one record of everything that was only counted."""
-    largest = sorted(bursts, key=lambda burst: -burst.count)[:_MAX_SOURCES]
-    codes = sorted({burst.code for burst in bursts})
-    total = sum(burst.count for burst in bursts)
+    largest = sorted(bursts.sources, key=lambda burst: -burst.count)[:_MAX_SOURCES]
+    codes = sorted({burst.code for burst in bursts.sources})
+    total = sum(burst.count for burst in bursts.sources)
     return DecisionRecord(
         id=record_id,
         kind="decision",
@@ -221,5 +220,9 @@ def flood_record(bursts: Sequence[Burst], *, record_id: str, now: datetime) -> D
         decision=Effect.DENY.value,
         code=codes[0] if len(codes) == 1 else "refused",
         detail=f"{total} further refusals of callers that were not known",
-        request={"repeated": total, "sources": [msgspec.to_builtins(burst) for burst in largest]},
+        request={
+            "repeated": total,
+            "seconds": list(bursts.seconds),
+            "sources": [msgspec.to_builtins(burst) for burst in largest],
+        },
     )

@@ -179,7 +179,7 @@ class GatewayServer:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        self._flow.flush_floods()
+        self._flow.flush_floods(last=True)
         for upstream in self._upstreams:
             await upstream.close()
         await self._admin.stop()

@@ -157,8 +157,8 @@ class Ledger:
         self._last_id += 1
         number, answer = self._last_id, loop.create_future()
         asked = message(number)
-        self._asked[number] = _Question(answer, leases, asked)
-        timer = loop.call_later(_PATIENCE, _give_up, answer, what)
+        question = self._asked[number] = _Question(answer, leases, asked)
+        question.timer = loop.call_later(_PATIENCE, _give_up, answer, what)
         link.send(framed(asked))
         try:
             return await answer
@@ -167,7 +167,8 @@ class Ledger:
                 self._unwanted(asked, answer.result())
             raise
         finally:
-            timer.cancel()
+            if question.timer is not None:
+                question.timer.cancel()
             # A lease or a place that comes after all is dealt with when it is heard of.
             if isinstance(asked, said.Claim):
                 self._asked.pop(number, None)
@@ -213,6 +214,8 @@ class Ledger:
                 self._send(said.Recalled(counters))
             case said.Acked(seq):
                 self._account.kept(seq)
+            case said.Working(number):
+                self._wait_on(number)
 
     def _granted(self, message: said.Granted) -> None:
         asked = self._asked.pop(message.id, None)
@@ -257,6 +260,14 @@ class Ledger:
                 asked.answer.set_result(yes)
             case said.Refused():
                 asked.answer.set_result(message)
+
+    def _wait_on(self, number: int) -> None:
+        """Give a question more time: the owner is there, and waits for another client."""
+        question = self._asked.get(number)
+        if question is None or question.answer is None or question.answer.done() or question.timer is None:
+            return
+        question.timer.cancel()
+        question.timer = asyncio.get_running_loop().call_later(_PATIENCE, _give_up, question.answer, "limits")
 
     # The connection
 
@@ -332,10 +343,11 @@ class Ledger:
 class _Question:
     """What was asked, and who waits for the answer (nobody, for a refill)."""
 
-    __slots__ = ("answer", "leases", "message")
+    __slots__ = ("answer", "leases", "message", "timer")
 
     def __init__(self, answer: asyncio.Future[Any] | None, leases: Sequence[Lease], message: Any) -> None:
         self.answer, self.leases, self.message = answer, leases, message
+        self.timer: asyncio.TimerHandle | None = None
 
 
 def gone(what: str) -> UnavailableError:

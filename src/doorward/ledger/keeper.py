@@ -29,7 +29,9 @@ from doorward.ledger.messages import Frames, framed
 LEASE: Final = 1.0
 # What the journal is told, so that it need not be told each time: a crash counts leases as used this late.
 _JOURNALLED: Final = 5.0
-_RECALL_SECONDS: Final = 0.5
+# A gateway may be busy for a while before it answers; one that hangs must not hold up the others for ever.
+_RECALL_SECONDS: Final = 4.0
+_ASSURE_SECONDS: Final = 0.4
 _ROUNDS: Final = 3
 _HOUSEKEEPING: Final = 5.0
 _MOST_UNSENT: Final = 16 << 20
@@ -234,7 +236,8 @@ class Keeper:
     def _recall(self, waiter: _Waiter, recalls: tuple[tuple[str, str], ...], round_: int) -> None:
         waiter.round = round_
         waiter.pending = set(recalls)
-        waiter.timer = asyncio.get_running_loop().call_later(_RECALL_SECONDS, self._unanswered, waiter)
+        waiter.until = self._clock.monotonic() + _RECALL_SECONDS
+        self._assure(waiter)
         asked: dict[str, list[str]] = {}
         for counter, session in recalls:
             waiting = self._recalls.setdefault((counter, session), [])
@@ -258,6 +261,14 @@ class Keeper:
                 waiter.timer.cancel()
                 waiter.timer = None
                 self._acquire(waiter, waiter.round + 1)
+
+    def _assure(self, waiter: _Waiter) -> None:
+        """Tell a client now and then that we are there, until those who are asked must have answered."""
+        if self._clock.monotonic() >= waiter.until:
+            self._unanswered(waiter)
+            return
+        waiter.link.send(framed(said.Working(waiter.asked.id)))
+        waiter.timer = asyncio.get_running_loop().call_later(_ASSURE_SECONDS, self._assure, waiter)
 
     def _unanswered(self, waiter: _Waiter) -> None:
         """Decide without those who do not answer: what they hold counts as used for now."""
@@ -303,13 +314,14 @@ class Keeper:
 class _Waiter:
     """An Acquire that waits for recalls."""
 
-    __slots__ = ("asked", "link", "pending", "round", "timer")
+    __slots__ = ("asked", "link", "pending", "round", "timer", "until")
 
     def __init__(self, link: _Link, asked: said.Acquire) -> None:
         self.link, self.asked = link, asked
         self.round = 0
         self.pending: set[tuple[str, str]] = set()
         self.timer: asyncio.TimerHandle | None = None
+        self.until = 0.0
 
 
 class _Link(asyncio.Protocol):

@@ -157,7 +157,13 @@ class Acked(_Said, frozen=True, tag="acked"):
     seq: int
 
 
-FromOwner = Welcome | Granted | Refused | Answered | Failed | Valid | Recall | Acked
+class Working(_Said, frozen=True, tag="working"):
+    """Ask for patience: other clients are asked to give back what this Acquire needs."""
+
+    id: int
+
+
+FromOwner = Welcome | Granted | Refused | Answered | Failed | Valid | Recall | Acked | Working
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -145,8 +145,44 @@ def test_floods_remember_a_bounded_number_of_sources():
     assert firsts == 11
     clock.advance(1)
     bursts = floods.collect()
-    assert [(b.ip, b.count) for b in bursts] == [("others", 989)]
-    assert floods.collect() == ()
+    assert bursts is not None
+    assert [(b.ip, b.count) for b in bursts.sources] == [("others", 989)]
+    assert bursts.seconds == (989,)
+    assert floods.collect() is None
+
+
+def test_a_million_refusals_are_few_records_whatever_their_source_and_none_is_uncounted():
+    clock = ManualClock(NOW)
+    floods = Floods(clock)
+    single = counted = written = 0
+    for second in range(1000):
+        for number in range(40):
+            single += floods.note(f"10.{second % 250}.0.{number}", "unauthenticated")
+        bursts = floods.collect()
+        if bursts is not None:
+            written += 1
+            counted += sum(each.count for each in bursts.sources)
+            assert len(bursts.sources) <= 257
+            assert sum(bursts.seconds) == sum(each.count for each in bursts.sources)
+        clock.advance(1)
+    last = floods.collect(last=True)
+    assert last is not None
+    assert single + counted + sum(each.count for each in last.sources) == 40_000
+    assert single <= 60 + 200
+    assert written <= 200
+
+
+def test_a_calm_second_shows_each_refusal_and_the_next_flood_at_once():
+    clock = ManualClock(NOW)
+    floods = Floods(clock)
+    for _ in range(20):
+        assert floods.note("10.0.0.1", "unauthenticated")
+        clock.advance(7)
+    assert floods.collect() is None
+    floods.note("10.0.0.1", "unauthenticated")
+    assert not floods.note("10.0.0.1", "unauthenticated")
+    clock.advance(1)
+    assert floods.collect() is not None
 
 
 def test_a_sign_in_nobody_can_date_never_counts_as_fresh() -> None:
