@@ -167,6 +167,9 @@ async def test_more_connections_of_one_address_than_allowed_are_429():
         assert b"retry-after" in head.lower()
         assert await asyncio.wait_for(reader.read(), 3) == b""
         writer.close()
+        numbers = {name: read() for name, _, read in edge.numbers()}
+        assert numbers["doorward_connections_shed"] == 1
+        assert numbers["doorward_connections"] >= 5
         kept.pop()[1].close()
         async with asyncio.timeout(5):
             while True:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import hmac
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -50,6 +52,8 @@ from doorward.identity.nonces import Nonces, shared_key
 from doorward.ledger.client import Ledger
 from doorward.settings import S3CredentialHolder, Settings, UpstreamSettings
 
+_MOST_FILES = 65_536
+_GARBAGE = (10_000, 20, 50)
 _log = structlog.get_logger()
 _ORPHAN_GRACE = 2.0
 _INFORMED_SECONDS, _LOOK_SECONDS = 10.0, 0.02
@@ -102,6 +106,7 @@ async def run_gateway(
     """
     telemetry.configure(role=name)
     prepare_data(settings.data)
+    _prepare_process()
     clock = SystemClock()
     ids = IdSource(clock)
     samples = Samples(settings.shadow.every)
@@ -197,6 +202,20 @@ async def _keep_uses(uses: LastUses, world: World) -> None:
         await asyncio.to_thread(uses.save)
 
 
+def _prepare_process() -> None:
+    """Allow as many connections as this account may have; look for cycles of garbage less often.
+
+    Requests make next to none, and a search walks everything that is known about people and assets.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or soft < hard):
+        most = _MOST_FILES if hard == resource.RLIM_INFINITY else hard
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
+
+
 def adapter_for(
     upstream: UpstreamSettings, *, registry: Callable[[], CredentialRegistry], clock: Clock
 ) -> Adapter:
@@ -278,17 +297,14 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
         max_staleness=settings.gateway.max_staleness,
         shadow=shadow.report,
     )
+    edge = Edge(
+        flow, settings=settings.gateway, ids=ids, opaque=opaque, tls=tls, budget=budget, listener=listener
+    )
+    for gauge, text, read in edge.numbers():
+        metrics.gauge(gauge, text, read)
     return GatewayServer(
         flow=flow,
-        edge=Edge(
-            flow,
-            settings=settings.gateway,
-            ids=ids,
-            opaque=opaque,
-            tls=tls,
-            budget=budget,
-            listener=listener,
-        ),
+        edge=edge,
         admin=AdminSocket(settings.data / f"{name}.sock", readiness, metrics),
         open_answers=open_answers,
         upstreams=tuple(upstreams.values()),

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -85,6 +85,21 @@ class Edge:
         if self._listener is None or not self._listener.sockets:
             return self._port
         return int(self._listener.sockets[0].getsockname()[1])
+
+    def numbers(self) -> tuple[tuple[str, str, Callable[[], float]], ...]:
+        """Return live numbers for operators: name, text, and how to read it."""
+        return (
+            ("doorward_connections", "Connections of callers that are open.", lambda: self._count(len)),
+            ("doorward_connections_shed", "Connections refused for their number.", self._shed),
+            ("doorward_buffered_bytes", "Bytes of bodies held in memory.", lambda: self._budget.used),
+            ("doorward_bodies_shed", "Bodies refused for want of memory.", lambda: self._budget.refused),
+        )
+
+    def _count(self, of: Callable[[Listener], int]) -> int:
+        return of(self._http) if self._http is not None else 0
+
+    def _shed(self) -> int:
+        return self._count(lambda http: http.shed)
 
     async def start(self) -> None:
         """Listen; raise InvalidConfigError when the address cannot be had."""

@@ -52,6 +52,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSAFE_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
 _NEVER_UP = _HOP_BY_HOP | _FORWARDING | CREDENTIALS
 _NEVER_DOWN = _HOP_BY_HOP | _INTERNAL_ANSWER
+_CONNECTION, _NOTHING = len("connection"), frozenset[str]()
 # What is remembered of names that were judged before, each way.
 _NAMES = 1024
 
@@ -59,12 +60,11 @@ Pairs = Iterable[tuple[str, str]]
 
 
 def _named_in_connection(headers: list[tuple[str, str]]) -> frozenset[str]:
-    return frozenset(
-        token.strip().lower()
-        for name, value in headers
-        if name.lower() == "connection"
-        for token in value.split(",")
-    )
+    named: list[str] = []
+    for name, value in headers:
+        if len(name) == _CONNECTION and name.lower() == "connection":
+            named += [token.strip().lower() for token in value.split(",")]
+    return frozenset(named) if named else _NOTHING
 
 
 def upward(headers: Pairs) -> list[tuple[str, str]]:

@@ -76,7 +76,7 @@ def _who(visit: Visit, now: datetime) -> dict[str, Any]:
         "actor": tuple(str(actor) for actor in caller.actors),
         "device": str(caller.device) if caller.device is not None else "",
         "session": {
-            "method": caller.method,
+            "method": str(caller.method),
             "credential": caller.credential,
             "acr": known.acr,
             "minted": caller.minted,
