@@ -103,7 +103,10 @@ def installed(llm: SlowLLM, store: Store, *, extra: str = "", org: str = ORG) ->
         f'credential = {{ s3 = {{ access_key_id = "{UPSTREAM_ID}", '
         'secret_access_key = "${STORE_SECRET}", region = "us-east-1" } }\n'
     )
-    environment = {"DOORWARD_GATEWAY__WORKERS": "2", "STORE_SECRET": UPSTREAM_SECRET}
+    environment = {
+        "DOORWARD_GATEWAY__WORKERS": "2",
+        "STORE_SECRET": UPSTREAM_SECRET,
+    }
     return Installation(upstreams=upstreams, org=org, policies=POLICIES, extra=extra, environment=environment)
 
 
@@ -298,6 +301,35 @@ def test_a_rolling_restart_under_load_fails_no_request(house: Installation, key:
     assert len(pids(house)) == 2
     assert not first & pids(house)
     house.cli("audit", "verify")
+
+
+def test_requests_of_one_principal_under_way_are_bounded_over_both_gateways(
+    llm: SlowLLM, store: Store
+) -> None:
+    async def crowd(house: Installation, key: str) -> Counter[int]:
+        async with many() as session, contextlib.AsyncExitStack() as open_:
+            found: Counter[int] = Counter()
+            for _ in range(30):
+                answer = await open_.enter_async_context(
+                    session.post(
+                        f"{house.url}/llm/v1/chat/completions",
+                        json={"model": "m", "messages": [], "stream": True},
+                        headers={"Authorization": f"Bearer {key}"},
+                    )
+                )
+                found[answer.status] += 1
+            return found
+
+    with installed(llm, store) as house:
+        house.environment["DOORWARD_GATEWAY__STREAMS_PER_PRINCIPAL"] = "12"
+        key = house.start().key("ada")["key"]
+        found = asyncio.run(crowd(house, key))
+        assert set(found) == {200, 429}
+        assert found[200] <= 12
+        # The kernel may lead nearly all of them to one gateway: half of the places are there for it.
+        assert found[200] >= 9
+        # Places are free again once their streams have ended.
+        wait_until(lambda: asyncio.run(crowd(house, key))[200] >= 9, what="all places are free")
 
 
 def test_a_configuration_that_is_broken_replaces_nobody(house: Installation, key: str) -> None:

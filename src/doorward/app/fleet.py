@@ -126,7 +126,8 @@ class Fleet:
         def make() -> Job:
             listener = self._socket(slot).fileno()
             name = self._free_name()
-            words = ("--role", "gateway", "--worker", name, "--listener", str(listener), *self._arguments)
+            own = ("--role", "gateway", "--worker", name, "--listener", str(listener))
+            words = (*own, "--workers", str(len(self._sockets)), *self._arguments)
             return Job(name, words, (listener, *self._inherited))
 
         return make

@@ -276,6 +276,7 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
         upstreams=upstreams,
         audit=audit,
         limits=ledger,
+        places=ledger,
         open_answers=open_answers,
         clock=clock,
         ids=ids,

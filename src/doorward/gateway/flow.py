@@ -18,7 +18,7 @@ from doorward.core.clock import Clock
 from doorward.core.decision import Decision, Effect
 from doorward.core.errors import DeniedError, DoorwardError, UnavailableError
 from doorward.core.ids import IdSource
-from doorward.core.ports import AuditLog, LimitExceeded, LimitStore, Reservation
+from doorward.core.ports import AuditLog, LimitExceeded, LimitStore, Places, Reservation
 from doorward.core.record import DecisionRecord
 from doorward.core.wire import Answer, Peer, Request, UpstreamClient
 from doorward.gateway.absence import absence
@@ -65,10 +65,12 @@ class Flow:
         staleness: Callable[[], float],
         meter: Meter | None = None,
         resources: ProtectedResources | None = None,
+        places: Places | None = None,
     ) -> None:
         """Take every port; `staleness` returns the seconds since the control plane was last heard.
 
-        `resources` answers the metadata path, and challenges point to it.
+        `resources` answers the metadata path, and challenges point to it. `places` are those that the
+        gateways of the machine share.
         """
         self._authenticator, self._point = authenticator, point
         self._adapters, self._upstreams = adapters, upstreams
@@ -77,7 +79,10 @@ class Flow:
         self._audit, self._limits = audit, limits
         self._clock, self._ids, self._settings = clock, ids, settings
         self._staleness, self._meter, self._resources = staleness, meter, resources
-        self._floods, self._crowd = Floods(clock), Crowd(settings.streams_per_principal)
+        self._floods, self._crowd = (
+            Floods(clock),
+            Crowd(settings.streams_per_principal, gateways=settings.workers, places=places),
+        )
         self._forwarding = Forwarding(
             upstreams=upstreams,
             audit=audit,
@@ -294,7 +299,7 @@ class Flow:
     async def _reserve(self, visit: Visit) -> Reservation | None:
         standpoint, circumstances, naming = decided_on(visit)
         request_id, obligations = visit.request.id, visit.obligations
-        visit.place = self._crowd.enter(circumstances.caller.principal)
+        visit.place = await self._crowd.enter(circumstances.caller.principal)
         if visit.place is None:
             detail = "Too many of your requests are under way at this moment; let some of them end."
             raise TurnedAway(refusal("limit_exceeded", detail, request_id, retry_after=1))

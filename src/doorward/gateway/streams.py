@@ -8,6 +8,7 @@ from collections.abc import Callable
 import structlog
 
 from doorward.core.model import EntityUid
+from doorward.core.ports import Places
 
 _log = structlog.get_logger()
 
@@ -85,19 +86,41 @@ class Place:
             del self._crowd[self._who]
 
 
-class Crowd:
-    """Bound how many requests of one principal are under way in this process."""
+class SharedPlace:
+    """A place among those all gateways share."""
 
-    def __init__(self, most: int) -> None:
-        """Allow `most` at a time."""
-        self._most = most
+    __slots__ = ("leave",)
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        """Take what gives it up."""
+        self.leave = leave
+
+
+class Crowd:
+    """Bound how many requests of one principal are under way in all gateways of the machine together.
+
+    Half of the places are divided among the gateways and cost nothing; the rest are shared, so that a caller
+    whose connections all lead to one gateway gets more than that gateway's part.
+    """
+
+    def __init__(self, most: int, *, gateways: int = 1, places: Places | None = None) -> None:
+        """Allow `most` at a time; `places` are shared by this many gateways."""
+        self._own = most if gateways == 1 or places is None else most // (2 * gateways)
+        self._shared = most - self._own * gateways
+        self._places = places
         self._under_way: dict[EntityUid, int] = {}
 
-    def enter(self, who: EntityUid) -> Place | None:
-        """Return a place for one more request, None if there is none; it must be left again."""
-        if self._under_way.get(who, 0) >= self._most:
+    async def enter(self, who: EntityUid) -> Place | SharedPlace | None:
+        """Return a place for one more request, None if there is none; it must be left again.
+
+        Raises UnavailableError if that cannot be known.
+        """
+        if self._under_way.get(who, 0) < self._own:
+            return Place(self._under_way, who)
+        if self._places is None or not self._shared:
             return None
-        return Place(self._under_way, who)
+        leave = await self._places.enter(f"requests|{who}", most=self._shared)
+        return None if leave is None else SharedPlace(leave)
 
     def __len__(self) -> int:
         """Return how many principals have a request under way."""

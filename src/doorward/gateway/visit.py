@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from doorward.gateway.circumstances import Circumstances
     from doorward.gateway.judgement import Judgement
     from doorward.gateway.ports import Standpoint
-    from doorward.gateway.streams import Place
+    from doorward.gateway.streams import Place, SharedPlace
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Visit:
     explained: Decision | None = None
     unrecorded: bool = False
     demand: AtLeast | None = None
-    place: Place | None = None
+    place: Place | SharedPlace | None = None
     reason: str = ""
 
     def leave(self) -> None:
