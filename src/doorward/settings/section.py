@@ -7,6 +7,7 @@ import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
@@ -46,3 +47,22 @@ def _resolved(reference: str) -> str:
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 # A field of this type says `repr=False` itself: inside `| None` the type cannot.
 Secret = Annotated[str, AfterValidator(_resolved)]
+
+
+def _checked_issuer(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        raise ValueError("plain HTTP is refused off loopback: use https://")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"`{url}` is not an issuer's address, like https://idp.example")
+    return url
+
+
+def _checked_provider(provider: str) -> str:
+    if not provider.startswith(("file:", "pkcs11:")) or provider == "file:":
+        raise ValueError(f'`{provider}` is not one: write "file:keys" or "pkcs11:token=…?module-path=…"')
+    return provider
+
+
+IssuerUrl = Annotated[str, AfterValidator(_checked_issuer)]
+KeyProvider = Annotated[str, AfterValidator(_checked_provider)]

@@ -22,7 +22,7 @@ from doorward.settings.provisioning import (
     ProvisioningSettings,
     require_sources_apart,
 )
-from doorward.settings.section import Secret, Section, is_loopback
+from doorward.settings.section import IssuerUrl, KeyProvider, Secret, Section, is_loopback
 from doorward.settings.signals import SignalSettings, require_transmitters_apart
 
 UpstreamKind = Literal[
@@ -252,7 +252,7 @@ class IssuerSettings(Section):
     `max_age` is for how many seconds after a token was issued what it says is believed.
     """
 
-    issuer: str
+    issuer: IssuerUrl
     audience: str
     map: dict[MappedAttribute, str] = Field(default_factory=dict)
     trust: tuple[Literal["acr", "amr", "auth_time"], ...] = ()
@@ -289,7 +289,7 @@ class IdentitySettings(Section):
 class KeysSettings(Section):
     """The custodian of signing keys and secrets."""
 
-    provider: str = "file:keys"
+    provider: KeyProvider = "file:keys"
 
 
 class AuditSettings(Section):

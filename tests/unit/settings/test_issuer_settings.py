@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from doorward.settings import GatewaySettings, IntrospectionSettings
+from doorward.settings import GatewaySettings, IntrospectionSettings, IssuerSettings, KeysSettings
 
 
 def test_the_client_secret_of_an_introspection_is_a_reference_and_never_printed(
@@ -45,3 +45,22 @@ def test_a_public_url_is_a_plain_https_origin(url: str) -> None:
     with pytest.raises(ValidationError):
         GatewaySettings(public_url=url)
     assert GatewaySettings(public_url="https://gate.example/").public_url == "https://gate.example"
+
+
+@pytest.mark.parametrize("issuer", ["http://idp.example", "http://10.0.0.1/realm", "idp.example", "https://"])
+def test_an_issuer_whose_keys_could_not_be_asked_for_safely_is_a_mistake_in_the_file(issuer: str) -> None:
+    with pytest.raises(ValidationError, match="https://"):
+        IssuerSettings(issuer=issuer, audience="x")
+
+
+@pytest.mark.parametrize(
+    "issuer", ["https://idp.example/realms/a", "http://127.0.0.1:9000", "http://localhost:1"]
+)
+def test_an_issuer_is_https_or_on_this_machine(issuer: str) -> None:
+    assert IssuerSettings(issuer=issuer, audience="x").issuer == issuer
+
+
+@pytest.mark.parametrize("provider", ["pkcs12:token=a", "keys", "file:", ""])
+def test_keys_are_in_a_directory_or_a_token_and_nowhere_else(provider: str) -> None:
+    with pytest.raises(ValidationError, match="file:keys"):
+        KeysSettings(provider=provider)
