@@ -276,7 +276,7 @@ class DiaryLog:
 class Stage:
     """Everything one playbook needs; `diary` is the exact order of records and upstream calls."""
 
-    def __init__(self, *, resources: Any = None, **gateway: Any) -> None:
+    def __init__(self, *, resources: Any = None, surroundings: Any = None, **gateway: Any) -> None:
         self.diary: list[str] = []
         self.clock = ManualClock(START)
         self.point, self.authenticator = ScriptedPoint(), ScriptedAuthenticator()
@@ -305,6 +305,7 @@ class Stage:
             settings=GatewaySettings(**gateway),
             staleness=lambda: self.stale,
             resources=resources,
+            surroundings=surroundings,
         )
 
     def request(

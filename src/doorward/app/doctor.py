@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from doorward.app.geography import Geography
 from doorward.app.probe import Door, listens_beyond_loopback, probe
 from doorward.core.errors import DoorwardError
 from doorward.policies.workspace import Workspace
@@ -37,6 +38,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield from _data(settings.data)
     yield from _policies(settings)
     yield from _listeners(settings)
+    yield _location(settings)
     if not settings.upstream:
         yield Check(
             "upstreams", Severity.ADVICE, "none is configured", "`doorward protect KIND URL` adds one."
@@ -97,6 +99,23 @@ def _listeners(settings: Settings) -> Iterator[Check]:
             "tokens may claim MFA and a device without proof",
             "Set test_minting = false under [identity] outside tests.",
         )
+
+
+def _location(settings: Settings) -> Check:
+    try:
+        size = Geography(settings).size
+    except DoorwardError as error:
+        return Check("location", Severity.HOLE, error.message, error.hint)
+    if size is not None:
+        return Check(
+            "location", Severity.OK, f"{size} networks are located by the geo file, and zones by theirs"
+        )
+    return Check(
+        "location",
+        Severity.ADVICE,
+        "no geo file: only zones with a `country` or `at` are located, everywhere else is unknown",
+        "Give zones country and at in org.yaml, or set geo under [network].",
+    )
 
 
 def _upstream(upstream: UpstreamSettings) -> Iterator[Check]:

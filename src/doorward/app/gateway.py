@@ -18,6 +18,7 @@ import structlog
 from doorward import telemetry
 from doorward.app import certificates
 from doorward.app.arrivals import ControlArrivals
+from doorward.app.geography import Geography
 from doorward.app.ledger import SOCKET
 from doorward.app.naming import audience_of, authorization_servers_of, listen_url_of
 from doorward.app.supervisor import prepare_data, set_when_asked
@@ -33,6 +34,7 @@ from doorward.decisions.watching import Samples
 from doorward.directory.feed import FeedClient
 from doorward.directory.snapshot import Snapshot
 from doorward.gateway.adapter import Adapter
+from doorward.gateway.alarms import Alarms
 from doorward.gateway.canonical import opaque_after
 from doorward.gateway.edge import Edge
 from doorward.gateway.flow import Flow
@@ -43,6 +45,7 @@ from doorward.gateway.protocols.openai import OpenAIAdapter
 from doorward.gateway.protocols.s3 import S3Adapter
 from doorward.gateway.server import AdminSocket, GatewayServer, Readiness
 from doorward.gateway.streams import OpenAnswers
+from doorward.gateway.surroundings import Surroundings
 from doorward.gateway.upstream import HttpUpstream
 from doorward.http1.budget import Budget
 from doorward.identity.authenticate import Authenticator
@@ -117,7 +120,8 @@ async def run_gateway(
         settings.data / "feed.sock", world.on_known, world.on_delta, world.on_bundle, world.on_error
     )
     uses = LastUses(settings.data, name)
-    ledger = Ledger(settings.data / SOCKET, name)
+    ledger = Ledger(settings.data / SOCKET, name, network=settings.network)
+    geography = Geography(settings)
     authenticator = Authenticator(
         world.registry,
         settings.issuer,
@@ -135,7 +139,7 @@ async def run_gateway(
     )
     async with (
         AuditWriter(settings.data / "audit", name, clock=clock, ids=ids, settings=settings.audit) as audit,
-        _running(feed.run(), ledger.run(), shadow.run()),
+        _running(feed.run(), ledger.run(), shadow.run(), geography.keep_read()),
     ):
         await certificates.issued(settings, certificates.GATEWAY)
         tls = certificates.context(settings, certificates.GATEWAY)
@@ -147,6 +151,7 @@ async def run_gateway(
             feed=feed,
             ledger=ledger,
             shadow=shadow,
+            geography=geography,
             authenticator=authenticator,
             audit=audit,
             clock=clock,
@@ -249,16 +254,22 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
     feed: FeedClient,
     ledger: Ledger,
     shadow: ShadowLink,
+    geography: Geography,
     authenticator: Authenticator,
     audit: AuditWriter,
     clock: Clock,
     ids: IdSource,
     tls: Any,
 ) -> GatewayServer:
-    open_answers = OpenAnswers(lambda: world.point.changed)
+    surroundings = Surroundings(
+        geo=geography.place_of, lookout=ledger.lookout if settings.network.signals else None
+    )
+    open_answers = OpenAnswers(lambda: world.point.changed + surroundings.changed)
     metrics = GatewayMetrics(open_answers=lambda: len(open_answers), staleness=feed.staleness)
     for gauge, text, read in shadow.numbers():
         metrics.gauge(gauge, text, read)
+    alarms = Alarms(audit, clock=clock, ids=ids, count=metrics.found_odd)
+    ledger.lookout.watched.on_raised(alarms.raise_)
     budget = Budget(settings.gateway.max_buffered)
     upstreams = {
         upstream.name: HttpUpstream(
@@ -283,6 +294,7 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
         settings=settings.gateway,
         staleness=feed.staleness,
         meter=metrics,
+        surroundings=surroundings,
         resources=ProtectedResources(
             audience_of(settings),
             upstreams=upstreams,
@@ -297,6 +309,7 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
         staleness=feed.staleness,
         max_staleness=settings.gateway.max_staleness,
         shadow=shadow.report,
+        location=lambda: _located(world, geography),
     )
     edge = Edge(
         flow, settings=settings.gateway, ids=ids, opaque=opaque, tls=tls, budget=budget, listener=listener
@@ -310,6 +323,17 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
         open_answers=open_answers,
         upstreams=tuple(upstreams.values()),
         grace=settings.gateway.drain,
+    )
+
+
+def _located(world: World, geography: Geography) -> dict[str, object]:
+    """Say what locations come from; with neither, `context.network.country` is absent."""
+    zones = len(world.snapshot.places)
+    known: dict[str, object] = {"zones": zones, "geo": geography.size}
+    return (
+        known
+        if zones or geography.size
+        else {**known, "absent": "no zone has a place and there is no geo file"}
     )
 
 

@@ -36,7 +36,13 @@ async def run_ledger(settings: Settings, *, lifeline: int | None = None) -> None
         failures.append(reason)
         stop.set()
 
-    keeper = Keeper(settings.data / SOCKET, Journal(settings.data / "ledger"), clock=SystemClock(), fail=fail)
+    keeper = Keeper(
+        settings.data / SOCKET,
+        Journal(settings.data / "ledger"),
+        clock=SystemClock(),
+        fail=fail,
+        network=settings.network,
+    )
     await keeper.start()
     admin = AdminServer(settings.data / "ledger.sock", lambda path: _report(keeper, path))
     try:

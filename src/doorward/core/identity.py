@@ -92,6 +92,7 @@ class Caller(msgspec.Struct, frozen=True):
     from `vouched_until` on they count as unknown. Of an `introspected` token its issuer is asked again.
     `actors` are the agents that act for the principal, the one that acts now first; `descent` is what
     the credential was made from.
+    A `tied` one may be used from certain networks or by one device only.
     """
 
     principal: EntityUid
@@ -116,6 +117,7 @@ class Caller(msgspec.Struct, frozen=True):
     vouched_until: datetime | None = None
     introspected: bool = False
     descent: Descent | None = None
+    tied: bool = False
 
     def as_vouched(self, now: datetime) -> Caller:
         """Return the caller with what is known of the sign-in now: past its time, nothing is."""

@@ -15,6 +15,7 @@ import msgspec
 from doorward.cedar.engine import Engine, Loaded
 from doorward.core.context import Context, DeviceContext, NetworkContext
 from doorward.core.decision import AccessRequest, Change, Decision
+from doorward.core.feed import Place
 from doorward.core.identity import Caller
 from doorward.core.model import EntityUid
 from doorward.directory.snapshot import Snapshot
@@ -162,7 +163,8 @@ class Explanation:
         for zone, cidrs in sorted(self._snapshot.zones.items())[:_MOST_OF_A_KIND]:
             if zone == context.network.zone:
                 continue
-            there = NetworkContext(zone=zone, ip=_first_address(cidrs))
+            country = self._snapshot.places.get(zone, Place()).country
+            there = NetworkContext(zone=zone, ip=_first_address(cidrs), country=country)
             change = Change(
                 f"context.network.zone == {_quoted(zone)}", f"connect from the zone {_quoted(zone)}"
             )

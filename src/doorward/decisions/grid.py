@@ -19,6 +19,7 @@ import msgspec
 
 from doorward.core.context import Context, DeviceContext, NetworkContext, SessionContext
 from doorward.core.decision import Change
+from doorward.core.feed import Place
 from doorward.core.identity import Method
 from doorward.core.model import EntityUid, Value
 from doorward.core.values import to_json
@@ -180,12 +181,14 @@ def _networks(snapshot: Snapshot, neutral: Context, found: Literals, by_ip: bool
             for other in names
             if other != name
         ]
-        options.append(Option(_with(network=NetworkContext(name, ip)), tuple(facts), name == names[0]))
+        there = NetworkContext(name, ip, snapshot.places.get(name, Place()).country)
+        options.append(Option(_with(network=there), tuple(facts), name == names[0]))
     for text in sorted(found.addresses) if by_ip else ():
         address = ip_interface(ip_network(text, strict=False)[0])
         zone = snapshot.zone_of(str(address.ip))
         fact = Change(f'context.network.ip.isInRange(ip("{text}"))', f"from an address in {text}")
-        options.append(Option(_with(network=NetworkContext(zone, address)), (fact,)))
+        there = NetworkContext(zone, address, snapshot.places.get(zone, Place()).country)
+        options.append(Option(_with(network=there), (fact,)))
     return options
 
 

@@ -13,6 +13,7 @@ import msgspec
 from doorward.core.context import Context, DeviceContext
 from doorward.core.decision import AccessRequest, Decision, Effect
 from doorward.core.errors import InvalidRequestError
+from doorward.core.feed import Place
 from doorward.core.model import NAMESPACE, Action, EntityUid
 from doorward.core.values import uid_from_json
 from doorward.decisions import together
@@ -138,7 +139,8 @@ def _with_options(context: Context, question: Question, snapshot: Snapshot) -> C
     if question.device is not None:
         changed["device"] = _device(question.device, snapshot)
     if question.zone is not None:
-        changed["network"] = msgspec.structs.replace(context.network, zone=question.zone)
+        country = snapshot.places.get(question.zone, Place()).country
+        changed["network"] = msgspec.structs.replace(context.network, zone=question.zone, country=country)
     if question.purpose is not None:
         changed["purpose"] = question.purpose
     if question.mfa_age is not None:

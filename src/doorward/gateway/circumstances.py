@@ -56,6 +56,8 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     purpose: str | None = None
     facts: RequestContext = RequestContext()
     arguments: Mapping[str, str] | None = None
+    country: str | None = None
+    signals: frozenset[str] = frozenset()
 
 
 def context_of(
@@ -73,7 +75,11 @@ def context_of(
     return Context(
         now=now,
         device=device,
-        network=NetworkContext(zone=world.zone_of(ip), ip=_interface(ip), country=world.place_of(ip).country),
+        network=NetworkContext(
+            zone=world.zone_of(ip),
+            ip=_interface(ip),
+            country=circumstances.country or world.place_of(ip).country,
+        ),
         session=_session(caller, now),
         request=circumstances.facts,
         risk=max(_risk(principal, world), _risk(caller.device, world) if caller.device else 0),
@@ -81,6 +87,7 @@ def context_of(
         purpose=purpose,
         environment=_environment(principal, world),
         actor=caller.actors[0] if caller.actors and not acting else None,
+        signals=circumstances.signals,
     )
 
 

@@ -37,6 +37,7 @@ from doorward.gateway.preconditions import await_demanded, require_bounded, requ
 from doorward.gateway.recording import decision_record, flood_record
 from doorward.gateway.refusal import of_error, problem, refusal
 from doorward.gateway.streams import Crowd, OpenAnswers
+from doorward.gateway.surroundings import Surroundings
 from doorward.gateway.visit import StepLeftOutError, TurnedAway, Visit, adapter_of, decided_on, unreadable
 from doorward.http1.incoming import too_large
 from doorward.settings import GatewaySettings
@@ -66,6 +67,7 @@ class Flow:
         meter: Meter | None = None,
         resources: ProtectedResources | None = None,
         places: Places | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         """Take every port; `staleness` returns the seconds since the control plane was last heard.
 
@@ -79,15 +81,14 @@ class Flow:
         self._audit, self._limits = audit, limits
         self._clock, self._ids, self._settings = clock, ids, settings
         self._staleness, self._meter, self._resources = staleness, meter, resources
-        self._floods, self._crowd = (
-            Floods(clock),
-            Crowd(settings.streams_per_principal, gateways=settings.workers, places=places),
-        )
+        around = self._surroundings = surroundings or Surroundings()
+        self._floods = Floods(clock)
+        self._crowd = Crowd(settings.streams_per_principal, gateways=settings.workers, places=places)
         self._forwarding = Forwarding(
             upstreams=upstreams,
             audit=audit,
             open_answers=open_answers,
-            rejudge=Rejudge(authenticator=authenticator, pin=self._pin, clock=clock),
+            rejudge=Rejudge(authenticator=authenticator, pin=self._pin, clock=clock, around=around),
             changed=lambda: point.changed,
             clock=clock,
             ids=ids,
@@ -124,6 +125,7 @@ class Flow:
         try:
             await self._who(visit)
             await await_demanded(visit, self._point)
+            await self._surroundings.notice(visit, self._pin().snapshot)
             await self._what(visit)
             self._circumstances(visit)
             self._decide(visit)
@@ -230,14 +232,12 @@ class Flow:
         standpoint, caller, naming = visit.standpoint, visit.caller, visit.naming
         if standpoint is None or caller is None or naming is None:
             raise StepLeftOutError
-        claimed = visit.request.header(PURPOSE_HEADER)
-        visit.circumstances = Circumstances(
-            caller=caller,
-            ip=visit.request.peer.ip,
-            purpose=purpose_of(caller, claimed, standpoint.snapshot),
-            facts=naming.facts,
-            arguments=naming.arguments,
+        claimed, ip = visit.request.header(PURPOSE_HEADER), visit.request.peer.ip
+        purpose = purpose_of(caller, claimed, standpoint.snapshot)
+        brought = Circumstances(
+            caller=caller, ip=ip, purpose=purpose, facts=naming.facts, arguments=naming.arguments
         )
+        visit.circumstances = self._surroundings.renewed(brought, standpoint.snapshot)
 
     # (5) Decide
 

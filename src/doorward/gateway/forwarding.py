@@ -30,6 +30,7 @@ from doorward.gateway.prefixes import Place, Prefixes
 from doorward.gateway.recording import outcome_record
 from doorward.gateway.refusal import of_error, refusal
 from doorward.gateway.streams import OpenAnswer, OpenAnswers
+from doorward.gateway.surroundings import Surroundings
 from doorward.gateway.visit import Visit, adapter_of, decided_on
 
 _log = structlog.get_logger()
@@ -40,9 +41,17 @@ _BROKE_OFF = "The upstream broke off its answer."
 class Rejudge:
     """Decide an allowed request again, as everything stands now."""
 
-    def __init__(self, *, authenticator: Authenticates, pin: Callable[[], Standpoint], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticates,
+        pin: Callable[[], Standpoint],
+        clock: Clock,
+        around: Surroundings,
+    ) -> None:
         """Take what may have changed since: credentials, standpoint, time."""
         self._authenticator, self._pin, self._clock = authenticator, pin, clock
+        self._around = around
 
     def __call__(self, visit: Visit) -> str | None:
         """Return why the request may not go on, or None; raise if it cannot be decided at all."""
@@ -51,6 +60,7 @@ class Rejudge:
         if not self._authenticator.still_valid(caller):
             return "the credential ended"
         standpoint = self._pin()
+        circumstances = self._around.renewed(circumstances, standpoint.snapshot)
         purpose_of(caller, visit.request.header(PURPOSE_HEADER), standpoint.snapshot)
         judgement = judge(standpoint, naming.asks, circumstances=circumstances, now=now)
         if naming.asks and not judgement.allowed:

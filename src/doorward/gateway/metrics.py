@@ -37,6 +37,12 @@ class GatewayMetrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        self._oddities = Counter(
+            "doorward_credential_oddities",
+            "Episodes in which a credential was used oddly, by signal.",
+            ("signal",),
+            registry=self._registry,
+        )
         self.gauge("doorward_open_answers", "Answers under way.", open_answers)
         self.gauge("doorward_staleness_seconds", "Seconds since the control plane was heard.", staleness)
         self.gauge("doorward_audit_lag_seconds", "Age of the oldest record not durable yet.", audit_lag)
@@ -44,6 +50,10 @@ class GatewayMetrics:
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show one more live value."""
         Gauge(name, text, registry=self._registry).set_function(read)
+
+    def found_odd(self, signal: str) -> None:
+        """Count one episode."""
+        self._oddities.labels(signal).inc()
 
     def answered(self, *, upstream: str, code: str, status: int, seconds: float) -> None:
         """Count one answer."""

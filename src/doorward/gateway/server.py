@@ -42,10 +42,14 @@ class Readiness:
         staleness: Callable[[], float],
         max_staleness: float,
         shadow: Callable[[], dict[str, object]] | None = None,
+        location: Callable[[], dict[str, object]] | None = None,
     ) -> None:
-        """Take what readiness rests on; seconds. `shadow` tells the state of the shadow check."""
+        """Take what readiness rests on; seconds. `shadow` tells the state of the shadow check.
+
+        `location` tells what is known of where requests come from.
+        """
         self._point, self._staleness, self._max = point, staleness, max_staleness
-        self._shadow = shadow
+        self._shadow, self._location = shadow, location
 
     def report(self) -> tuple[bool, dict[str, object]]:
         """Return whether requests can be decided, and the versions they are decided on."""
@@ -55,6 +59,8 @@ class Readiness:
         }
         if self._shadow is not None:
             report["shadow"] = self._shadow()
+        if self._location is not None:
+            report["location"] = self._location()
         try:
             standpoint = self._point.pin()
         except UnavailableError as reason:

@@ -228,4 +228,5 @@ def caller_of(record: KeyRecord, method: Method = Method.API_KEY) -> Caller:
         bounds=() if record.bounds is None else (record.bounds,),
         vouched_by="key",
         vouched_at=record.created,
+        tied=bool(record.networks) or record.device is not None,
     )

@@ -25,8 +25,10 @@ from doorward.core.ports import LimitExceeded
 from doorward.ledger import messages as said
 from doorward.ledger.account import LARGEST_WANT, Account, Lease, Part
 from doorward.ledger.link import Link
+from doorward.ledger.lookout import SharedLookout
 from doorward.ledger.messages import framed
 from doorward.ledger.reservation import Held, Leaving
+from doorward.settings import NetworkSettings
 
 Key: TypeAlias = "tuple[str, Limit | Budget]"
 # How long one question may take; with the request's own work it stays under a second.
@@ -41,12 +43,22 @@ _log = structlog.get_logger()
 class Ledger:
     """Share counters, places and one-time things with every other process of the installation."""
 
-    def __init__(self, socket_path: Path, name: str, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        socket_path: Path,
+        name: str,
+        *,
+        clock: Clock | None = None,
+        network: NetworkSettings | None = None,
+    ) -> None:
         """Name the owner's socket and this client (for logs); `run` connects."""
         self._path, self._name = socket_path, name
         self._clock = clock or SystemClock()
         self._session = secrets.token_hex(8)
         self._account = Account()
+        self.lookout = SharedLookout(
+            network or NetworkSettings(), self._clock, ask=self._ask, tell=self._send
+        )
         self._link: Link | None = None
         self._welcomed = False
         self._until = 0.0
@@ -170,10 +182,10 @@ class Ledger:
             if question.timer is not None:
                 question.timer.cancel()
             # A lease or a place that comes after all is dealt with when it is heard of.
-            if isinstance(asked, said.Claim):
+            if isinstance(asked, said.Claim | said.See):
                 self._asked.pop(number, None)
 
-    def _unwanted(self, asked: said.Acquire | said.Claim | said.Enter, answer: Any) -> None:
+    def _unwanted(self, asked: said.Acquire | said.Claim | said.Enter | said.See, answer: Any) -> None:
         """Give back what was granted in the very moment its caller left."""
         if isinstance(asked, said.Acquire) and isinstance(answer, tuple):
             self.undo(*answer)
@@ -202,6 +214,8 @@ class Ledger:
             case said.Welcome(seq):
                 self._account.kept(seq)
                 self._welcomed, self._told = True, ""
+                for missed in self.lookout.watched.connected():
+                    self._send(missed)
             case said.Granted():
                 self._granted(message)
             case said.Refused() | said.Answered() | said.Failed():
@@ -216,6 +230,8 @@ class Ledger:
                 self._account.kept(seq)
             case said.Working(number):
                 self._wait_on(number)
+            case said.Odd() | said.Moved():
+                self.lookout.heard(message)
 
     def _granted(self, message: said.Granted) -> None:
         asked = self._asked.pop(message.id, None)
@@ -287,6 +303,7 @@ class Ledger:
             self._link.drop()
         self._link, self._welcomed, self._until = None, False, 0.0
         self._account.forget_leases()
+        self.lookout.watched.disconnected()
         asked, self._asked = self._asked, {}
         for question in asked.values():
             if question.answer is not None and not question.answer.done():
@@ -313,6 +330,7 @@ class Ledger:
             if idle >= _IDLE:
                 idle = 0.0
                 self._account.give_back_unused()
+                self.lookout.watched.forget()
             self._flush()
             if self._account.leased:
                 self._send(said.Beat())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +19,14 @@ import structlog
 from doorward import peer
 from doorward.core.clock import Clock
 from doorward.core.errors import DoorwardError, UnavailableError
+from doorward.core.sightings import Oddity
 from doorward.ledger import entries as kept
 from doorward.ledger import messages as said
 from doorward.ledger.book import Book, Nothing, Short
 from doorward.ledger.journal import Journal
 from doorward.ledger.messages import Frames, framed
+from doorward.ledger.sightings import Sightings
+from doorward.settings import NetworkSettings
 
 # For how long a lease may be used after the owner was last heard; seconds.
 LEASE: Final = 1.0
@@ -50,7 +53,7 @@ def boot_id() -> str:
 class Keeper:
     """Keep the book for the clients of one installation. `fail` hears why it cannot go on."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- the composition root names every part once
         self,
         socket_path: Path,
         journal: Journal,
@@ -58,11 +61,13 @@ class Keeper:
         clock: Clock,
         fail: Callable[[Exception], None],
         boot: str | None = None,
+        network: NetworkSettings | None = None,
     ) -> None:
-        """Name the socket; `boot` is what `boot_id` says unless a test says otherwise."""
+        """Name the socket; `boot` is what `boot_id` says; `network` has the rules of odd credentials."""
         self._path, self._journal, self._clock, self._fail = socket_path, journal, clock, fail
         self._boot = boot_id() if boot is None else boot
         self.book = Book()
+        self._sightings = Sightings(network or NetworkSettings(), clock)
         self._links: dict[str, _Link] = {}
         self._open: set[_Link] = set()
         self._recalls: dict[tuple[str, str], list[_Waiter]] = {}
@@ -96,6 +101,7 @@ class Keeper:
             "windows": len(self.book.windows),
             "remembered_once": len(self.book.one_time),
             "clients": len(self._links),
+            "credentials_seen": len(self._sightings),
             "journal_bytes": self._journal.size,
         }
 
@@ -119,6 +125,7 @@ class Keeper:
     def _keep_house(self) -> None:
         self._house = asyncio.get_running_loop().call_later(_HOUSEKEEPING, self._keep_house)
         self.book.tidy(self._clock.monotonic())
+        self._sightings.tidy()
         if self._journal.grown:
             self._journal.rewrite(self._state())
         else:
@@ -138,7 +145,7 @@ class Keeper:
         """Take note of a connection."""
         self._open.add(link)
 
-    def heard(self, link: _Link, message: said.FromClient) -> None:  # noqa: C901 -- a case per message
+    def heard(self, link: _Link, message: said.FromClient) -> None:  # noqa: C901, PLR0912 -- a case per message
         """Act on one message; the first one of a connection is Hello."""
         if isinstance(message, said.Hello):
             self._hello(link, message)
@@ -158,6 +165,10 @@ class Keeper:
                 self._claim(link, message)
             case said.Enter():
                 self._enter(link, message)
+            case said.See():
+                self._see(link, message)
+            case said.Still(oddities):
+                self._sightings.restore(tuple(oddities))
             case said.Leave(place):
                 self._change(kept.Placed(link.session, place, -1), durable=False)
             case said.Beat():
@@ -193,6 +204,7 @@ class Keeper:
         seq = self.book.sessions[hello.session].seq
         # Its places and reports must be kept before it is told so.
         self._journal.append(then=lambda: link.send(framed(said.Welcome(seq))), durable=True)
+        _tell([link], self._sightings.active())
 
     # Leases
 
@@ -286,6 +298,20 @@ class Keeper:
         for key in [key for key in self._recalls if key[1] == session]:
             self._recalled(key)
 
+    # Sightings: nothing of them is on disk
+
+    def _see(self, link: _Link, asked: said.See) -> None:
+        found = self._sightings.see(asked.sighting)
+        others = [other for other in self._links.values() if other is not link]
+        _tell(others, [*found.begun, *found.going_on])
+        _tell([link], found.going_on)
+        _tell([link], found.begun, ours=True)
+        for other in others if found.moved else ():
+            other.send(framed(said.Moved(asked.sighting.credential, found.moved)))
+        if asked.id:
+            # Behind what it showed.
+            link.send(framed(said.Answered(asked.id, yes=True)))
+
     # Once, and places
 
     def _claim(self, link: _Link, asked: said.Claim) -> None:
@@ -309,6 +335,11 @@ class Keeper:
         # A machine that stops ends all streams: this need survive a crash of processes only.
         entry = kept.Placed(link.session, asked.place, 1)
         self._change(entry, then=lambda: link.send(answer), durable=False)
+
+
+def _tell(links: Iterable[_Link], oddities: Sequence[Oddity], *, ours: bool = False) -> None:
+    for link in links if oddities else ():
+        link.send(framed(said.Odd(list(oddities), ours)))
 
 
 class _Waiter:

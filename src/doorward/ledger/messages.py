@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from doorward.core.errors import InvalidRequestError
+from doorward.core.sightings import Oddity, Sighting
 
 Use = tuple[float, int]
 _LENGTH: Final = struct.Struct("!I")
@@ -99,7 +100,20 @@ class Bye(_Said, frozen=True, tag="bye"):
     """End for good; all was reported."""
 
 
-FromClient = Hello | Report | Acquire | Claim | Enter | Leave | Beat | Recalled | Bye
+class See(_Said, frozen=True, tag="see"):
+    """Tell where a credential was used; `id` 0 wants no answer."""
+
+    id: int
+    sighting: Sighting
+
+
+class Still(_Said, frozen=True, tag="still"):
+    """Tell a new owner which episodes go on."""
+
+    oddities: list[Oddity]
+
+
+FromClient = Hello | Report | Acquire | Claim | Enter | Leave | Beat | Recalled | Bye | See | Still
 
 
 class Welcome(_Said, frozen=True, tag="welcome"):
@@ -125,7 +139,7 @@ class Refused(_Said, frozen=True, tag="refused"):
 
 
 class Answered(_Said, frozen=True, tag="answered"):
-    """Answer a Claim or an Enter."""
+    """Answer a Claim, an Enter or a See."""
 
     id: int
     yes: bool
@@ -163,7 +177,21 @@ class Working(_Said, frozen=True, tag="working"):
     id: int
 
 
-FromOwner = Welcome | Granted | Refused | Answered | Failed | Valid | Recall | Acked | Working
+class Odd(_Said, frozen=True, tag="odd"):
+    """Say what is odd now; `ours` began by what the client it is sent to saw."""
+
+    oddities: list[Oddity]
+    ours: bool
+
+
+class Moved(_Said, frozen=True, tag="moved"):
+    """Say at which place another client saw a credential."""
+
+    credential: str
+    place: str
+
+
+FromOwner = Welcome | Granted | Refused | Answered | Failed | Valid | Recall | Acked | Working | Odd | Moved
 
 _encoder = msgspec.msgpack.Encoder()
 

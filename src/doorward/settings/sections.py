@@ -17,6 +17,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from doorward.settings.network import NetworkSettings
 from doorward.settings.provisioning import (
     DirectorySourceSettings,
     ProvisioningSettings,
@@ -323,6 +324,7 @@ class Settings(BaseSettings):
     keys: KeysSettings = KeysSettings()
     audit: AuditSettings = AuditSettings()
     shadow: ShadowSettings = ShadowSettings()
+    network: NetworkSettings = NetworkSettings()
     upstream: tuple[UpstreamSettings, ...] = ()
     issuer: tuple[IssuerSettings, ...] = ()
     provisioning: tuple[ProvisioningSettings, ...] = ()

@@ -68,6 +68,12 @@ def _decide(services: Services, asked: Asked) -> dict[str, Any]:
 
 def _world(services: Services) -> dict[str, Any]:
     known = services.directory.known()
-    shown = Known(version=known.version, entities=known.entities, zones=known.zones, lowered=known.lowered)
+    shown = Known(
+        version=known.version,
+        entities=known.entities,
+        zones=known.zones,
+        places=known.places,
+        lowered=known.lowered,
+    )
     document: dict[str, Any] = msgspec.to_builtins(shown)
     return document
