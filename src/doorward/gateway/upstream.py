@@ -22,7 +22,7 @@ from doorward.http1.reply import Reply
 from doorward.settings import MtlsCredentialHolder, UpstreamSettings, is_loopback
 
 _CONNECT_SECONDS = 5.0
-_MAX_CONNECTIONS = 512
+_MAX_CONNECTIONS = 4096
 _UNIX_HOST = "localhost"
 # Only what changes nothing may be sent twice (RFC 9110 §9.2.1).
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})

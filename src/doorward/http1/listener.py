@@ -36,8 +36,8 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     write_timeout: float = 60.0
     half_close: float = 0.5
     linger: float = 2.0
-    max_connections: int = 10_000
-    max_connections_per_address: int = 1_000
+    max_connections: int = 20_000
+    max_connections_per_address: int = 4_000
 
 
 class Serves(Protocol):

@@ -98,10 +98,10 @@ class GatewaySettings(Section):
     idle_timeout: float = 3600.0
     write_timeout: float = 60.0
     half_close: float = 0.5
-    max_connections: int = 10_000
-    max_connections_per_address: int = 1_000
+    max_connections: int = 20_000
+    max_connections_per_address: int = 4_000
     max_buffered: int = 512 * 1024 * 1024
-    streams_per_principal: int = 100
+    streams_per_principal: int = 2_000
     upstream_timeout: float = 120.0
     max_staleness: float = 86_400.0
     workers: Annotated[int, Field(ge=1, le=64)] = 1
