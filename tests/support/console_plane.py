@@ -32,7 +32,7 @@ from doorward.directory.administration import Directory
 from doorward.identity.custody import Custodian
 from doorward.identity.device_authority import DeviceAuthority
 from doorward.identity.issuer import LocalIssuer
-from doorward.policies.workspace import packaged_schema
+from doorward.policies.workspace import Workspace, packaged_schema
 from doorward.settings import Settings
 from doorward.store.opened import Store
 
@@ -175,7 +175,8 @@ async def running(  # noqa: PLR0913 -- what a test may set
         services = Services(
             settings=settings, clock=clock, ids=ids, directory=directory, custodian=custodian,
             issuer=issuer, device_authority=authority, point=point, audit=audit,
-            reader=AuditReader(data / "audit"), workspace=nothing, one_time=MemoryOneTime(clock),
+            reader=AuditReader(data / "audit"), workspace=Workspace(data / "policies"),
+            one_time=MemoryOneTime(clock),
         )  # fmt: skip
         app = build(services)
         task = asyncio.create_task(

@@ -70,6 +70,7 @@ class World:
         """Know nothing; until the feed has spoken everybody is refused."""
         self.point = DecisionPoint(samples)
         self.snapshot = Snapshot.of(Known(version=0))
+        self.refused = False  # newer policies were refused, the last good ones rule
 
     def registry(self) -> CredentialRegistry:
         """Return the newest snapshot, as credentials are checked against it."""
@@ -92,10 +93,12 @@ class World:
     def on_bundle(self, bundle: Bundle) -> None:
         """Decide by new policies."""
         self.point.publish(bundle)
+        self.refused = False
         _log.info("bundle_activated", bundle=bundle.digest, policies=len(bundle.policies))
 
     def on_error(self, reason: str) -> None:
         """Say that newer policies were refused; the last good ones rule on."""
+        self.refused = True
         _log.warning("bundle_refused", reason=reason)
 
 
@@ -310,6 +313,7 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
         max_staleness=settings.gateway.max_staleness,
         shadow=shadow.report,
         location=lambda: _located(world, geography),
+        policies_refused=lambda: world.refused,
     )
     edge = Edge(
         flow, settings=settings.gateway, ids=ids, opaque=opaque, tls=tls, budget=budget, listener=listener

@@ -30,6 +30,7 @@ def readiness(services: Services) -> dict[str, Any]:
         "ready": True,
         "bundle": standpoint.bundle_digest,
         "entities": standpoint.entities_version,
+        "policies_refused": services.workspace.refused,
         **({} if services.shadow is None else {"shadow": services.shadow.report()}),
         **_operator(services),
     }

@@ -20,6 +20,7 @@ from doorward.gateway.floods import Bursts
 from doorward.gateway.judgement import Judged
 from doorward.gateway.ports import Standpoint
 from doorward.gateway.visit import Visit
+from doorward.identity import api_keys
 
 _log = structlog.get_logger()
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -35,6 +36,7 @@ def stamp(now: datetime) -> str:
 
 
 def _cut(text: str) -> str:
+    text = api_keys.hidden(text)
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
 
 

@@ -35,7 +35,7 @@ _ADMIN_LAST_SECONDS = 0.1
 class Readiness:
     """Say whether this gateway can decide: it has a bundle and a snapshot that are not too old."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- what readiness rests on
         self,
         point: Point,
         *,
@@ -43,13 +43,15 @@ class Readiness:
         max_staleness: float,
         shadow: Callable[[], dict[str, object]] | None = None,
         location: Callable[[], dict[str, object]] | None = None,
+        policies_refused: Callable[[], bool] = bool,
     ) -> None:
         """Take what readiness rests on; seconds. `shadow` tells the state of the shadow check.
 
-        `location` tells what is known of where requests come from.
+        `location` tells what is known of where requests come from, `policies_refused` whether newer
+        policies were refused, so that the last good ones rule on.
         """
         self._point, self._staleness, self._max = point, staleness, max_staleness
-        self._shadow, self._location = shadow, location
+        self._shadow, self._location, self._policies_refused = shadow, location, policies_refused
 
     def report(self) -> tuple[bool, dict[str, object]]:
         """Return whether requests can be decided, and the versions they are decided on."""
@@ -66,6 +68,7 @@ class Readiness:
         except UnavailableError as reason:
             return False, {"ready": False, "reason": reason.message, **report}
         report |= {"bundle": standpoint.bundle_digest, "entities": standpoint.entities_version}
+        report["policies_refused"] = self._policies_refused()
         if staleness > self._max:
             return False, {"ready": False, "reason": "what is known is too old", **report}
         return True, {"ready": True, **report}

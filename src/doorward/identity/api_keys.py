@@ -58,6 +58,11 @@ def digest_of(text: str) -> str | None:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
+def hidden(text: str) -> str:
+    """Return a text with the secret of every key in it left out: where callers write them by mistake."""
+    return _KEY.sub(f"{PREFIX}…", text) if PREFIX in text else text
+
+
 def access_key_id_of(key_id: str) -> str:
     """Return the S3 access key id that goes with a key's id (`DW` and the id; 16-128 characters)."""
     return f"DW{key_id}"

@@ -36,6 +36,7 @@ class Workspace:
     def __init__(self, path: Path) -> None:
         """Name the directory; nothing is read yet."""
         self.path = path
+        self.refused = False  # whether the files hold a set that was refused, and an earlier one rules
         self._digest = ""
 
     def load(self) -> Bundle:
@@ -103,8 +104,10 @@ class Workspace:
             if bundle.digest != before:
                 _LOG.info("policies_changed", bundle=bundle.digest, policies=len(bundle.policies))
                 await _call(on_bundle, bundle)
+            self.refused = False
         except DoorwardError as error:
             _LOG.warning("policies_refused", path=str(self.path), error=error.message)
+            self.refused = True
             # Going back to the set that still rules must be announced: it ends the error.
             self._digest = ""
             await _call(on_error, error)

@@ -74,3 +74,9 @@ def test_the_access_key_id_fits_what_s3_clients_accept() -> None:
     record, _ = api_keys.create(key_id="01JDZ0000000000000000000AB", subject=DANA, now=NOW)
     assert record.access_key_id == "DW01JDZ0000000000000000000AB"
     assert 16 <= len(record.access_key_id) <= 128
+
+
+def test_a_key_written_where_texts_are_kept_is_hidden() -> None:
+    key = api_keys.new_text()
+    assert api_keys.hidden(f"/llm/v1/{key}/x?k={key}") == "/llm/v1/dw_…/x?k=dw_…"
+    assert api_keys.hidden("/llm/v1/dw_short") == "/llm/v1/dw_short"

@@ -119,6 +119,7 @@ async def test_a_change_is_announced_whole_and_a_broken_one_as_an_error(tmp_path
         broken = await seen.next()
         assert isinstance(broken, InvalidPolicyError)
         assert f"{file}:1:8" in broken.message
+        assert workspace.refused
 
         replacement = tmp_path / "a.cedar.new"
         replacement.write_text(FIRST)
@@ -140,6 +141,8 @@ async def test_going_back_to_the_set_in_force_ends_the_error(tmp_path: Path) -> 
         again = await seen.next()
         assert isinstance(again, Bundle)
         assert again.digest == first.digest
+        await asyncio.sleep(0)
+        assert not workspace.refused
 
 
 async def test_what_changed_before_watching_began_is_announced(tmp_path: Path) -> None:
