@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any, get_type_hints
+from typing import Any
 
 import msgspec
 
 from doorward.cedar import types
-from doorward.cedar.contexts import Checker, Reader, is_struct
+from doorward.cedar.contexts import Checker, Reader, hints_of, is_struct
 from doorward.cedar.data import Fault, moment, network, set_of
 from doorward.cedar.types import BOOL, DATETIME, LONG, NETWORK, STRING, EntityType, Field, RecordType, Type
 from doorward.core.context import Context
@@ -43,7 +42,7 @@ class Circumstances:
                 return Part("c", Context, self._wanted.fields)
             case {".": {"left": left, "attr": name}}:
                 outer = self.part(left)
-                hint = None if outer is None or name not in outer.fields else _hints(outer.kind).get(name)
+                hint = None if outer is None or name not in outer.fields else hints_of(outer.kind).get(name)
                 if outer is not None and hint is not None and is_struct(hint):
                     inner = outer.fields[name].type
                     return (
@@ -55,7 +54,7 @@ class Circumstances:
 
     def has(self, part: Part, name: str) -> Written:
         """Write whether an attribute is there."""
-        field, hint = part.fields.get(name), _hints(part.kind).get(name)
+        field, hint = part.fields.get(name), hints_of(part.kind).get(name)
         if field is None or hint is None:
             return "False", BOOL
         if field.required or is_struct(hint):
@@ -67,7 +66,7 @@ class Circumstances:
 
         Locals that hold converted values go into `kept`: they must be None at first.
         """
-        field, hint = part.fields.get(name), _hints(part.kind).get(name)
+        field, hint = part.fields.get(name), hints_of(part.kind).get(name)
         if field is None or hint is None or is_struct(hint):
             return None
         raw = f"{part.code}.{name}"
@@ -80,11 +79,6 @@ class Circumstances:
 
 
 _PLAIN = frozenset({BOOL, LONG, STRING})
-
-
-@lru_cache(maxsize=64)
-def _hints(kind: type[msgspec.Struct]) -> Mapping[str, Any]:
-    return get_type_hints(kind)
 
 
 def _there(value: Any) -> Any:

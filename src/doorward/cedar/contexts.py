@@ -6,8 +6,9 @@ whatever is not usual (odd types, text beyond ASCII, attributes the schema lacks
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import lru_cache
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import Any, get_type_hints
 
@@ -64,6 +65,12 @@ def checker(wanted: RecordType) -> Checker | None:
     return made
 
 
+@lru_cache(maxsize=64)
+def hints_of(kind: type[msgspec.Struct]) -> Mapping[str, Any]:
+    """Return the types of a struct's fields, by name."""
+    return get_type_hints(kind)
+
+
 def is_struct(hint: Any) -> bool:
     """Return whether a field holds a part of the context, not a value."""
     return isinstance(hint, type) and issubclass(hint, msgspec.Struct) and hint is not EntityUid
@@ -101,7 +108,7 @@ class _Writer:
         self, name: str, kind: type[msgspec.Struct], wanted: RecordType, reads: frozenset[str] | None
     ) -> Iterator[str]:
         """Yield lines that check the struct `name` and turn what is read of it into the record `r_name`."""
-        hints = get_type_hints(kind)
+        hints = hints_of(kind)
         if any(field.required and attr not in hints for attr, field in wanted.fields.items()):
             raise _UnusualError
         yield f"if type({name}) is not {self._named(kind)}: return slow(c)"
@@ -132,7 +139,7 @@ class _Writer:
 
     def checks(self, name: str, kind: type[msgspec.Struct], wanted: RecordType) -> Iterator[str]:
         """Yield lines that return False unless the struct `name` is as the schema wants it."""
-        hints = get_type_hints(kind)
+        hints = hints_of(kind)
         if any(field.required and attr not in hints for attr, field in wanted.fields.items()):
             raise _UnusualError
         yield f"if type({name}) is not {self._named(kind)}: return False"

@@ -113,9 +113,9 @@ class Engine:
             principal, resource, slice_ = self.meet(
                 request.principal, request.action, request.resource, loaded
             )
-            read = slice_.read
-            if read is None:
+            if slice_.context is None:
                 return _outside(request.principal, request.action, request.resource)
+            read = slice_.read or self._reader(slice_, slice_.context)
             if slice_.fast is None:
                 self._count(slice_, slice_, live=True)
             answer = self._answered(slice_, read, request, (principal, resource), loaded)
@@ -265,13 +265,13 @@ class Engine:
 
     def _parts(self, slice_: Slice, context: types.RecordType, *, live: bool) -> Iterator[generated.Fast]:
         check = self._checker(context) if live else None
-        read = slice_.read
-        if check is not None and read is not None:
+        read = slice_.read or self._reader(slice_, context)
+        if check is not None:
             circumstances = Circumstances(context, check, read)
             yield from generated.parts(slice_.rules, slice_.asks, self.schema, circumstances)
             return
         for part in generated.parts(slice_.rules, slice_.asks, self.schema):
-            yield generated.reading(part, read) if live and read is not None else part
+            yield generated.reading(part, read) if live else part
 
     def _checker(self, context: types.RecordType) -> contexts.Checker | None:
         for wanted, checker in self._checkers:
@@ -297,24 +297,24 @@ class Engine:
         context = known.context if known is not None and fits else None
         asks = Asks(principal.type, action, resource.type)
         made = Slice(asks, rules, [self._tests[rule.key] for rule in rules], context, strict=self._strict)
-        made.read = None if context is None else self._reader(context, rules)
         self.looks.begin(made)
         if len(self._slices) >= _MAX_SLICES:
             self._slices.clear()
         self._slices[key] = made
         return made
 
-    def _reader(self, context: types.RecordType, rules: Sequence[Rule]) -> contexts.Reader:
-        """Return what reads contexts for these rules; shared by all slices that read the same."""
-        named = [rule.reads for rule in rules]
-        reads = None if None in named else frozenset().union(*(names for names in named if names is not None))
+    def _reader(self, slice_: Slice, context: types.RecordType) -> contexts.Reader:
+        """Give a slice what reads contexts for its rules; shared by all slices that read the same."""
+        named = {rule.reads for rule in slice_.rules}
+        reads = None if None in named else frozenset[str]().union(*[one for one in named if one is not None])
         if len(self._readers) >= _MAX_SLICES:
             self._readers.clear()
         known = self._readers.setdefault(reads, [])
         for wanted, reader in known:
             if wanted is context or wanted == context:
+                slice_.read = reader
                 return reader
-        made = contexts.reader(context, reads)
+        slice_.read = made = contexts.reader(context, reads)
         known.append((context, made))
         return made
 
@@ -344,9 +344,9 @@ class Engine:
     def environment(self, request: AccessRequest, loaded: Loaded) -> Env | None:
         """Return what a request's policies read; None for one that the schema does not know."""
         _, _, slice_ = self.meet(request.principal, request.action, request.resource, loaded)
-        if slice_.read is None:
+        if slice_.context is None:
             return None
-        context = slice_.read(request.context)
+        context = (slice_.read or self._reader(slice_, slice_.context))(request.context)
         return Env(request.principal, request.action, request.resource, context, loaded)
 
     def outcome(self, rule: Rule, request: AccessRequest, loaded: Loaded) -> Outcome:

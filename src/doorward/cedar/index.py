@@ -8,6 +8,7 @@ and signatures have the same policies, so finding them again is one dictionary l
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import Any
 
 from doorward.cedar.schema import Schema
@@ -15,6 +16,7 @@ from doorward.cedar.scope import Rule, Side
 from doorward.cedar.world import Node
 from doorward.core.model import EntityUid
 
+_ID = attrgetter("id")
 _MAX_SIGNATURES = 65_536
 Key = tuple[str, EntityUid] | str | None
 
@@ -64,7 +66,6 @@ class Index:
         self._principals = _SideIndex(rule.principal for rule in found)
         self._resources = _SideIndex(rule.resource for rule in found)
         self._schema = schema
-        self._order = {rule.key: number for number, rule in enumerate(found)}
         self._table: dict[EntityUid | None, dict[Key, dict[Key, list[Rule]]]] = {}
         for rule in found:
             for action in self._actions(rule):
@@ -80,23 +81,18 @@ class Index:
         return self._resources.signature(node)
 
     def rules(self, action: EntityUid, principal: Signature, resource: Signature) -> tuple[Rule, ...]:
-        """Return every rule whose scope holds, in the order of the policies."""
+        """Return every rule whose scope holds, in the order of their ids."""
         found: list[Rule] = []
         for table in (self._table.get(action), self._table.get(None)):
-            for below in (table[key] for key in resource.keys if key in table) if table else ():
-                for key in principal.keys:
-                    found += below.get(key, ())
-        return tuple(
-            sorted(
-                (
-                    rule
-                    for rule in found
-                    if (rule.principal.type is None or rule.principal.type == principal.type)
-                    and (rule.resource.type is None or rule.resource.type == resource.type)
-                ),
-                key=lambda rule: self._order[rule.key],
-            )
-        )
+            if table:
+                for key in resource.keys:
+                    if (below := table.get(key)) is not None:
+                        for other in principal.keys:
+                            found += below.get(other, ())
+        who, what = (None, principal.type), (None, resource.type)
+        found = [rule for rule in found if rule.principal.type in who and rule.resource.type in what]
+        found.sort(key=_ID)
+        return tuple(found)
 
     def _actions(self, rule: Rule) -> Iterator[EntityUid | None]:
         if rule.actions is None:

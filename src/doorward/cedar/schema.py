@@ -53,7 +53,12 @@ class Schema(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, text: str) -> Schema:
         """Read Cedar's schema syntax; raise ValueError for what is not well-formed."""
-        return _Resolver(_Parser(text).declarations()).schema()
+        return _read(text)
+
+
+@lru_cache(maxsize=8)
+def _read(text: str) -> Schema:
+    return _Resolver(_Parser(text).declarations()).schema()
 
 
 @lru_cache(maxsize=16)
@@ -260,6 +265,7 @@ class _Resolver:
             EntityUid(_full(d.namespace, "Action"), d.name): d for d in found if d.what == "action"
         }
         self._open: set[str] = set()
+        self._contexts: dict[RecordType, RecordType] = {}
 
     def schema(self) -> Schema:
         for name in self._types:
@@ -329,6 +335,8 @@ class _Resolver:
             frozenset(self._entity_name(name, declared.namespace) for name in names)
             for names in (declared.principals, declared.resources)
         ]
+        # Actions of equal contexts share one, so that "the same" can be asked instead of "equal".
+        context = self._contexts.setdefault(context, context)
         return ActionRule(uid, self._groups(uid), sides[0], sides[1], context)
 
     def _groups(self, uid: EntityUid) -> frozenset[EntityUid]:

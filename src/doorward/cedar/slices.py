@@ -64,8 +64,8 @@ class Watch(Protocol):
 class Slice:
     """Every policy whose scope holds for one action and one pair of signatures.
 
-    `context` is the type a context must have, None where the schema knows no such request; `read` brings
-    one into that form. `fast`, where generated, takes a `Context` and returns the satisfied policies as
+    `context` is the type a context must have, None where the schema knows no such request; `read`, made
+    when first needed, brings one into that form. `fast`, where generated, takes a `Context` and returns the satisfied policies as
     bits or raises, and then tier 0 speaks. `answers` are those given so far, by these bits. `until` is
     how many decisions pass before one gets a second look; `measure` is what the shadow check demands.
     """
@@ -98,12 +98,13 @@ class Slice:
         *,
         strict: bool,
     ) -> None:
-        """Keep the rules beside their compiled conditions."""
+        """Keep the rules, in the order of their ids, beside their compiled conditions."""
         self.asks = asks
-        ordered = sorted(zip(rules, tests, strict=True), key=lambda pair: pair[0].id)
-        self.rules = tuple(rule for rule, _ in ordered)
-        self._tests = tuple((1 << bit, rule, test) for bit, (rule, test) in enumerate(ordered))
-        self._forbids = sum(bit for bit, rule, _ in self._tests if rule.forbid)
+        self.rules = tuple(rules)
+        self._tests = [
+            (1 << bit, rule, test) for bit, (rule, test) in enumerate(zip(rules, tests, strict=True))
+        ]
+        self._forbids = sum([bit for bit, rule, _ in self._tests if rule.forbid])
         self.answers: dict[int, Answer] = {}
         self.context = context
         self.strict = strict

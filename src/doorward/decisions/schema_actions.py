@@ -24,7 +24,7 @@ class Applies(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=8)
 def groups_of(schema: str) -> Mapping[EntityUid, frozenset[EntityUid]]:
     """Return the groups of every declared action, direct and indirect; raise ValueError for no schema."""
-    return {uid: rule.groups for uid, rule in _read(schema).actions.items()}
+    return {uid: rule.groups for uid, rule in Schema.of(schema).actions.items()}
 
 
 @lru_cache(maxsize=8)
@@ -32,11 +32,6 @@ def actions_of(schema: str) -> Mapping[EntityUid, Applies]:
     """Return every action that applies to something, in the schema's order; raise as `groups_of`."""
     return {
         uid: Applies(rule.principals, rule.resources)
-        for uid, rule in _read(schema).actions.items()
+        for uid, rule in Schema.of(schema).actions.items()
         if rule.principals and rule.resources
     }
-
-
-@lru_cache(maxsize=8)
-def _read(schema: str) -> Schema:
-    return Schema.of(schema)
