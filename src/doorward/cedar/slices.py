@@ -65,9 +65,10 @@ class Slice:
     """Every policy whose scope holds for one action and one pair of signatures.
 
     `context` is the type a context must have, None where the schema knows no such request; `read`, made
-    when first needed, brings one into that form. `fast`, where generated, takes a `Context` and returns the satisfied policies as
-    bits or raises, and then tier 0 speaks. `answers` are those given so far, by these bits. `until` is
-    how many decisions pass before one gets a second look; `measure` is what the shadow check demands.
+    when first needed, brings one into that form. `fast`, where generated, takes a `Context` and returns
+    the satisfied policies as bits or raises, and then tier 0 speaks. `answers` are those given so far,
+    by these bits. `until` is how many decisions pass before one gets a second look; `measure` is what
+    the shadow check demands.
     """
 
     __slots__ = (
