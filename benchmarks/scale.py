@@ -16,7 +16,7 @@ import tracemalloc
 from collections.abc import Sequence
 from random import Random
 
-from benchmarks.report import Figure, progress
+from benchmarks.report import Figure, arguments, progress, publish
 from benchmarks.workload import entities, policies, requests, rules, uid
 from doorward.cedar.engine import Engine
 from doorward.cedar.sharing import shared
@@ -199,3 +199,8 @@ def _per_policy(count: int = 1_000) -> float:
     hot = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     return (loaded + hot) / count
+
+
+if __name__ == "__main__":
+    options = arguments(__doc__.splitlines()[0])
+    publish(measure(), as_json=options.json)

@@ -10,7 +10,8 @@ import hmac
 import resource
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -269,7 +270,7 @@ def _server(  # noqa: PLR0913 -- the parts of one gateway, named once
     )
     open_answers = OpenAnswers(lambda: world.point.changed + surroundings.changed)
     metrics = GatewayMetrics(open_answers=lambda: len(open_answers), staleness=feed.staleness)
-    for gauge, text, read in shadow.numbers():
+    for gauge, text, read in (*shadow.numbers(), *_tier_1(world.point)):
         metrics.gauge(gauge, text, read)
     alarms = Alarms(audit, clock=clock, ids=ids, count=metrics.found_odd)
     ledger.lookout.watched.on_raised(alarms.raise_)
@@ -351,3 +352,14 @@ async def _running(*jobs: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tier_1(point: DecisionPoint) -> Iterator[tuple[str, str, Callable[[], float]]]:
+    """Yield the numbers of generated functions: a failed one leaves its policies slower, never wrong."""
+    for what in ("generated", "failed", "refused", "forgotten", "distrusted"):
+        text = f"Kinds of requests whose function was {what} since the policies changed."
+        yield f"doorward_slices_{what}", text, partial(_count, point, what)
+
+
+def _count(point: DecisionPoint, what: str) -> float:
+    return point.tier_1.get(what, 0)

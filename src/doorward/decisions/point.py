@@ -373,6 +373,15 @@ class DecisionPoint:
         """Return once decisions rest on what is demanded; raise BehindError after so long."""
         await arrivals.at_least(self, demand, seconds)
 
+    @property
+    def tier_1(self) -> Mapping[str, int]:
+        """Return how many functions this bundle got: generated, failed, refused, forgotten, distrusted."""
+        return {} if self._engine is None else self._engine.tier_1
+
+    def settle(self, timeout: float = 60.0) -> bool:
+        """Wait (seconds) until every function ordered so far is made; return whether it was in time."""
+        return self._engine is None or self._engine.settle(timeout)
+
     def pin(self) -> Standpoint:
         """Return the present standpoint; raise UnavailableError until bundle and snapshot are there."""
         standpoint = self._standpoint
