@@ -163,10 +163,9 @@ class Edge:
         return await self._flow.malformed(error, request_id=self._ids.new(), peer=peer)
 
     def broken(self, error: Exception) -> None:
-        """Note why an answer ended early, unless a decision ended it: that is on record."""
-        if not isinstance(error, AnswerCutError):
-            expected = isinstance(error, (DoorwardError, OSError))
-            _log.info("answer_broken_off", error=type(error).__name__ if expected else origin_of(error))
+        """Log a fault of our own that ended an answer; other endings are on record already."""
+        if not isinstance(error, (AnswerCutError, DoorwardError, OSError)):
+            _log.error("answer_broken_off", error=origin_of(error))
 
     def _check_size(self, head: RequestHead) -> None:
         if len(head.headers) > self._settings.max_headers:
