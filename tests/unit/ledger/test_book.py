@@ -155,6 +155,26 @@ def test_while_nobody_dies_exactly_the_limit_passes_even_if_the_owner_restarts(
     assert len(world.used) == CAPACITY
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_a_dead_worker_leased_counts_until_its_last_moment_has_left_the_span(restarted: bool) -> None:  # noqa: FBT001
+    world = World()
+    for _ in range(4):
+        world.use(world.workers[0])
+    until = world.workers[0].until
+    held = world.book.windows[next(iter(world.book.windows))].leased
+    assert held >= 4
+    world.die(0)
+    if restarted:
+        world.restart()
+    world.now = until + SECONDS - 0.01
+    for _ in range(20):
+        world.use(world.workers[1])
+    assert len(world.used) - 4 == CAPACITY - held
+    world.now = until + SECONDS
+    world.use(world.workers[1])
+    assert len(world.used) - 4 == CAPACITY - held + 1
+
+
 def test_the_state_rebuilds_the_book() -> None:
     world = World()
     for number in (0, 1, 2, 0):
