@@ -33,6 +33,8 @@ from doorward.settings import NetworkSettings
 Key: TypeAlias = "tuple[str, Limit | Budget]"
 # How long one question may take; with the request's own work it stays under a second.
 _PATIENCE: Final = 0.8
+# A sighting is asked before all else: so long, and what the same request asks next of a silent owner.
+_PATIENCE_FIRST, _PATIENCE_SILENT = 0.5, 0.1
 _BEAT: Final = 0.3
 _FLUSH: Final = 0.01
 _IDLE: Final = 0.5
@@ -60,7 +62,7 @@ class Ledger:
             network or NetworkSettings(), self._clock, ask=self._ask, tell=self._send
         )
         self._link: Link | None = None
-        self._welcomed = False
+        self._welcomed = self._silent = False
         self._until = 0.0
         self._last_id = 0
         self._asked: dict[int, _Question] = {}
@@ -170,10 +172,17 @@ class Ledger:
         number, answer = self._last_id, loop.create_future()
         asked = message(number)
         question = self._asked[number] = _Question(answer, leases, asked)
-        question.timer = loop.call_later(_PATIENCE, _give_up, answer, what)
+        patience = _PATIENCE_FIRST if isinstance(asked, said.See) else _PATIENCE
+        question.timer = loop.call_later(
+            _PATIENCE_SILENT if self._silent else patience, _give_up, answer, what
+        )
         link.send(framed(asked))
         try:
             return await answer
+        except UnavailableError:
+            # A sighting is answered at once, by memory: an owner that does not do even that is not there.
+            self._silent = self._silent or (isinstance(asked, said.See) and link is self._link)
+            raise
         except asyncio.CancelledError:
             if answer.done() and not answer.cancelled() and answer.exception() is None:
                 self._unwanted(asked, answer.result())
@@ -210,6 +219,7 @@ class Ledger:
 
     def heard(self, message: said.FromOwner) -> None:
         """Act on one message of the owner."""
+        self._silent = False
         match message:
             case said.Welcome(seq):
                 self._account.kept(seq)
