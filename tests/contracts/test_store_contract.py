@@ -18,8 +18,9 @@ from sqlalchemy import text
 from doorward.core.accounts import ConsoleSession, LinkKind, OneTimeLink, Passkey
 from doorward.core.errors import ConflictError, InvalidConfigError, UnavailableError
 from doorward.core.feed import Delta
-from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord, SignOut
+from doorward.core.identity import Bounds, DeviceCertificate, IdentityLink, KeyRecord, SignOut
 from doorward.core.model import EntityUid
+from doorward.core.sign_ins import Continued, SignIn
 from doorward.store.history import Entry, Lowering
 from doorward.store.opened import Store
 from doorward.store.tables import metadata
@@ -256,3 +257,51 @@ class TestDatabase:
         other.close()
         opened.accounts.create_link(link())
         opened.close()
+
+
+class TestSignIns:
+    def sign_in(self, name: str = "s", **fields: object) -> SignIn:
+        made = SignIn(
+            id=name, principal=DANA, client="doorward-cli", resources=("https://gate.example",),
+            signed_in_at=NOW - timedelta(minutes=1), acr="aal2", amr=("hwk", "mfa"), created=NOW,
+            expires=NOW + timedelta(hours=12), bounds=Bounds(actions=("read",), max_tokens=3),
+        )  # fmt: skip
+        return msgspec.structs.replace(made, **fields)
+
+    def test_a_refresh_token_is_used_once_and_known_afterwards(self, store: Store) -> None:
+        sign_in, sign_ins = self.sign_in(), store.sign_ins
+        sign_ins.begin(sign_in, "one")
+        assert sign_ins.find("one", NOW) == sign_in
+        assert sign_ins.redeem("other", "two", NOW) is None
+        assert sign_ins.redeem("one", "two", NOW) == Continued(sign_in, stolen=False)
+        assert sign_ins.redeem("one", "three", NOW) == Continued(sign_in, stolen=True)
+        assert sign_ins.find("three", NOW) is None
+        assert sign_ins.redeem("two", "three", NOW) == Continued(sign_in, stolen=False)
+
+    def test_of_many_at_once_one_uses_it(self, store: Store) -> None:
+        store.sign_ins.begin(self.sign_in(), "one")
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda n: store.sign_ins.redeem("one", f"next-{n}", NOW), range(16)))
+        assert sum(one is not None and not one.stolen for one in found) == 1
+
+    def test_what_is_over_or_ended_is_unknown(self, store: Store) -> None:
+        sign_ins, later = store.sign_ins, NOW + timedelta(hours=12)
+        sign_ins.begin(self.sign_in(), "one")
+        assert sign_ins.of(DANA, NOW) == [self.sign_in()]
+        assert sign_ins.find("one", later) is None
+        assert sign_ins.redeem("one", "two", later) is None
+        sign_ins.begin(self.sign_in("t", created=later, expires=later + timedelta(hours=1)), "other")
+        assert sign_ins.of(DANA, NOW) == [
+            self.sign_in("t", created=later, expires=later + timedelta(hours=1))
+        ]
+        sign_ins.end("t")
+        sign_ins.end("t")
+        assert sign_ins.find("other", later) is None
+
+    def test_who_is_removed_takes_her_sign_ins_along(self, store: Store) -> None:
+        entity = {"uid": {"type": DANA.type, "id": DANA.id}, "attrs": {}, "parents": []}
+        store.history.append(Entry(delta=Delta(version=1, entities=(entity,)), time=NOW, operator="x"))
+        store.sign_ins.begin(self.sign_in(), "one")
+        gone = Delta(version=2, entities_removed=({"type": DANA.type, "id": DANA.id},))
+        store.history.append(Entry(delta=gone, time=NOW, operator="x"))
+        assert store.sign_ins.find("one", NOW) is None

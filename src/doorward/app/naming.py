@@ -18,8 +18,11 @@ def listen_url_of(settings: Settings) -> str:
 
 
 def authorization_servers_of(settings: Settings) -> tuple[str, ...]:
-    """Return who issues tokens for the gateway: the configured providers."""
-    return tuple(issuer.issuer for issuer in settings.issuer)
+    """Return who issues tokens for the gateway: the configured providers, and the local issuer.
+
+    The providers come first: most clients take the first one.
+    """
+    return (*(issuer.issuer for issuer in settings.issuer), issuer_of(settings))
 
 
 def issuer_of(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Talk to the control plane over `DATA/control.sock`; the socket's owner is the operator."""
+"""Talk to the control plane over `DATA/control.sock`, whose owner is the operator, or elsewhere by HTTP."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from doorward.cli import remote
 from doorward.core import errors, versions
 from doorward.peer import socket_address
 
@@ -79,11 +80,14 @@ def every(data: Path, path: str) -> list[dict[str, Any]]:
 def _exchange(
     data: Path, method: str, path: str, body: Any, at_least: str | None = None
 ) -> tuple[Any, str | None]:
-    connection = _UnixConnection(data / "control.sock")
     payload = None if body is None else msgspec.json.encode(body)
     headers = {"Content-Type": "application/json"} if payload is not None else {}
     if at_least is not None:
         headers[versions.HEADER] = str(versions.read(at_least))
+    there = remote.chosen()
+    if there is not None:
+        return _elsewhere(there, method, path, payload, headers)
+    connection = _UnixConnection(data / "control.sock")
     try:
         connection.request(method, path, payload, headers)
         answer = connection.getresponse()
@@ -99,6 +103,18 @@ def _exchange(
     if answer.status >= http.client.BAD_REQUEST:
         raise _error_of(answer.status, document)
     return document, answer.getheader("Link")
+
+
+def _elsewhere(
+    there: remote.Remote, method: str, path: str, payload: bytes | None, headers: dict[str, str]
+) -> tuple[Any, str | None]:
+    token = remote.access_token(there, there.url)
+    sent = {**headers, "Authorization": f"Bearer {token}"}
+    status, told, content = remote.exchange(there, method, f"{there.url}{path}", body=payload, headers=sent)
+    document = msgspec.json.decode(content) if content else None
+    if status >= http.client.BAD_REQUEST:
+        raise _error_of(status, document)
+    return document, told.get("Link")
 
 
 def _error_of(status: int, document: Any) -> errors.DoorwardError:

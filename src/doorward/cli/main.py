@@ -17,7 +17,7 @@ except ImportError:  # the library alone was installed
 _NOUNS = (
     "demo", "up", "init", "protect", "doctor",
     "check", "fmt", "test", "can", "questions", "conformance",
-    "apply", "people", "assets", "devices", "key", "token",
+    "apply", "people", "assets", "devices", "key", "login", "token",
     "audit", "why", "admin", "custodian",
 )  # fmt: skip
 
@@ -48,6 +48,12 @@ def doorward(
 
 def main() -> None:
     """Register every noun and run the command line."""
+    assembled()()
+
+
+def assembled() -> typer.Typer:
+    """Return the command line with every noun, and with `--url` where the control plane is asked."""
     for noun in _NOUNS:
         import_module(f"doorward.cli.{noun}").register(app)
-    app()
+    import_module("doorward.cli.elsewhere").reach(app)
+    return app

@@ -27,6 +27,7 @@ from doorward.console import (
     wellknown,
 )
 from doorward.console.authorise import is_governed, request_id
+from doorward.console.bearer import Bearers
 from doorward.console.guard import Guard
 from doorward.console.render import STATIC, page, require_vendored
 from doorward.console.scim import routes as scim
@@ -41,13 +42,15 @@ API = "/api/v1"
 PUBLIC = frozenset(
     {
         "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs",
-        "/jwks", "/.well-known/oauth-authorization-server",
+        "/jwks", "/.well-known/oauth-authorization-server", "/.well-known/oauth-protected-resource",
         "/enrol", "/enrol/options", "/enrol/finish", "/enrol/app", "/enrol/app/finish",
         "/open", "/open/redeem",
         "/sign-in", "/sign-in/options", "/sign-in/finish", "/sign-in/code", "/sign-out",
         "/static",
         # A client authenticates itself at each of these.
-        *(f"/oauth/{path}" for path in ("token", "revoke", "introspect")),
+        *(f"/oauth/{path}" for path in ("token", "revoke", "introspect", "device_authorization")),
+        # These pages make sure themselves that a user is signed in.
+        "/oauth/authorize", "/oauth/device",
         # An enforcement point shows its own key at each of these.
         *(f"{authzen_metadata.BASE}/{path}" for path in authzen_metadata.ENDPOINTS.values()),
         authzen_metadata.WELL_KNOWN, authzen_metadata.KEYS,
@@ -77,6 +80,7 @@ def build(services: Services, *, api_routers: Sequence[APIRouter] | None = None)
         openapi_url="/openapi.json",
     )
     app.state.services = services
+    app.state.bearers = Bearers(services)
     for router in api.routers(services) if api_routers is None else api_routers:
         _include(app, router, API)
     for part in (health, wellknown, oauth, doors, pages, authzen, scim, signals):

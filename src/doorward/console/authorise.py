@@ -1,7 +1,8 @@
 """Decide who may use which route, and put it on record before it takes effect.
 
-Two ways in: the Unix socket, whose peer uid is an operator, and a browser session. A session opened
-with a passkey is a user whom policies judge; one opened with an operator's link may only look.
+Three ways in: the Unix socket, whose peer uid is an operator, a browser session, and an access token made
+for this API. A session opened with a passkey, and a token, stand for a user whom policies judge; a session
+opened with an operator's link may only look.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
 from doorward.console import session as sessions
+from doorward.console.bearer import Bearers, requests_of
 from doorward.console.links import has_admin
 from doorward.console.paging import versions_of
 from doorward.console.services import Services
@@ -22,12 +24,13 @@ from doorward.core.accounts import ConsoleSession
 from doorward.core.context import Context, NetworkContext, SessionContext
 from doorward.core.decision import AccessRequest, Decision
 from doorward.core.errors import DeniedError, DoorwardError, UnauthenticatedError
+from doorward.core.identity import Caller
 from doorward.core.model import Action, EntityUid
 from doorward.core.record import AdminRecord
 from doorward.core.values import to_json
 from doorward.directory.expected import expect, require_expected
 
-Via = Literal["socket", "passkey", "totp", "link"]
+Via = Literal["socket", "passkey", "totp", "link", "token"]
 LocalOperator = Literal["full", "recovery"]
 _LOOKS_ONLY = frozenset({Action.INSPECT})
 _RECOVERS = frozenset({Action.INSPECT, Action.CONTAIN})
@@ -35,11 +38,15 @@ _RECOVERS = frozenset({Action.INSPECT, Action.CONTAIN})
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """State who makes a management request; `principal` is None for a local operator."""
+    """State who makes a management request; `principal` is None for a local operator.
+
+    `caller` is who a token stands for, with everything that bounds it.
+    """
 
     name: str
     principal: EntityUid | None
     via: Via
+    caller: Caller | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +153,16 @@ async def admit(request: Request, rule: Rule) -> Actor:
 async def authenticate(
     request: Request, services: Services, *, touch: bool = True
 ) -> tuple[Actor, ConsoleSession | None]:
-    """Return who asks: the socket's peer, or the browser session; raise UnauthenticatedError.
+    """Return who asks: a token's caller, the socket's peer, or the browser session.
+
+    Raises UnauthenticatedError, or InvalidRequestError for two credentials at once.
 
     With `touch` the session counts as used, which puts off its idle end.
     """
+    if "authorization" in request.headers:
+        bearers: Bearers = request.app.state.bearers
+        caller = await bearers.caller_of(request)
+        return Actor(str(caller.principal), caller.principal, "token", caller), None
     uid = peer_uid(request)
     if uid is not None:
         return Actor(f"operator:{uid}", None, "socket"), None
@@ -202,6 +215,8 @@ def judge(
             return _judge_link(local_operator(services), rule)
         case "passkey" | "totp":
             return _judge_user(services, actor, session, rule, ip)
+        case "token":
+            return _judge_caller(services, actor, rule, ip)
 
 
 def local_operator(services: Services) -> LocalOperator:
@@ -249,6 +264,32 @@ def _judge_user(
     context = _context(services, session, ip, standpoint.snapshot.zone_of)
     decision = standpoint.decide(AccessRequest(actor.principal, rule.action.uid, rule.resource, context))
     return Verdict(allowed=True) if decision.allowed else _refused(actor, rule, decision)
+
+
+def _judge_caller(services: Services, actor: Actor, rule: Rule, ip: str | None) -> Verdict:
+    caller = actor.caller
+    if caller is None:
+        return Verdict(allowed=False, reason="no token stands behind this request")
+    if not all(bounds.permits(rule.action.value, rule.resource) for bounds in caller.bounds):
+        return Verdict(
+            allowed=False,
+            reason=f"the token this was sent with is not for {rule.action} {rule.resource}",
+            hint="Sign in again without these limits.",
+        )
+    standpoint = services.point.pin()
+    asked = requests_of(
+        caller,
+        action=rule.action.uid,
+        resource=rule.resource,
+        now=services.clock.now(),
+        ip=ip,
+        zone_of=standpoint.snapshot.zone_of,
+    )
+    for request in asked:
+        decision = standpoint.decide(request)
+        if not decision.allowed:
+            return _refused(Actor(str(request.principal), request.principal, "token"), rule, decision)
+    return Verdict(allowed=True)
 
 
 def _refused(actor: Actor, rule: Rule, decision: Decision) -> Verdict:

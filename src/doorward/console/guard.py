@@ -34,7 +34,9 @@ _METHODS = _SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 # Here programs call, each with its own key and never a cookie: nothing a browser could send by itself.
 PROGRAMS = (
     "/access/v1/", "/scim/v2/", "/ssf/", "/oauth/token", "/oauth/revoke", "/oauth/introspect",
+    "/oauth/device_authorization",
 )  # fmt: skip
+_MANAGEMENT = "/api/v1/"
 _DISCOVERY = "/.well-known/authzen-configuration"
 _OF_BROWSERS = ("origin", "sec-fetch-site", "cookie")
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -104,7 +106,9 @@ def objection(
             "the Host header does not name this console",
             "Open it by the address in `[control] listen`, or by localhost.",
         )
-    if path.startswith(PROGRAMS) and not any(name in headers for name in _OF_BROWSERS):
+    # A token is never sent by a browser itself: what has one, and nothing of a browser's, is a program.
+    programs = path.startswith(PROGRAMS) or (path.startswith(_MANAGEMENT) and "authorization" in headers)
+    if programs and not any(name in headers for name in _OF_BROWSERS):
         return None
     return _cross_site(method, f"{scheme}://{given[0].lower()}", headers)
 
@@ -264,6 +268,7 @@ class _Answer:
         self._send = send
         self._static = scope["path"].startswith("/static/")
         self._tls = scope["scheme"] == "https"
+        self._scope = scope
         self._echoed = _request_id_of(scope)
         self.request_id = request_id
         self.started = False
@@ -272,6 +277,10 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.started = True
             ours = dict(_HEADERS)
+            # A page may name the one client that its form's answer goes on to.
+            if (target := self._scope["state"].get("form_action")) is not None:
+                policy = _CSP.replace("form-action 'self'", f"form-action 'self' {target}")
+                ours[b"content-security-policy"] = policy.encode()
             ours[b"doorward-request-id"] = self.request_id.encode()
             ours[b"cache-control"] = b"no-cache" if self._static else b"no-store"
             if self._tls:

@@ -10,6 +10,7 @@ from doorward.console.oauth.metadata import authorization_server
 from doorward.console.render import page
 
 if TYPE_CHECKING:
+    from doorward.console.bearer import Bearers
     from doorward.console.services import Services
 
 
@@ -26,6 +27,12 @@ def router(services: Services) -> APIRouter:
     def metadata() -> dict[str, Any]:
         """Return the local issuer's metadata (RFC 8414)."""
         return authorization_server(services)
+
+    @routes.get("/.well-known/oauth-protected-resource", tags=["issuer"])
+    def resource(request: Request) -> dict[str, Any]:
+        """Return the management API as an OAuth resource (RFC 9728)."""
+        bearers: Bearers = request.app.state.bearers
+        return bearers.metadata()
 
     @routes.get("/docs", include_in_schema=False)
     def docs(request: Request) -> Response:

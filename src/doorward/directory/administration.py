@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from doorward.core.clock import Clock
     from doorward.core.identity import DeviceCertificate, IdentityLink, KeyRecord
     from doorward.core.ids import IdSource
+    from doorward.core.sign_ins import SignInRepository
     from doorward.directory.org import Org
     from doorward.store.opened import Store
     from doorward.store.provisioning import SqlSources
@@ -55,6 +56,7 @@ class Directory(Listening):
         super().__init__()
         self._history = store.history
         self._accounts: AccountRepository = store.accounts
+        self._sign_ins: SignInRepository = store.sign_ins
         self._sources = store.sources
         self._clock = clock
         self._ids = ids
@@ -79,6 +81,11 @@ class Directory(Listening):
     def kept_sources(self) -> SqlSources:
         """Return what is kept of the directories that are followed."""
         return self._sources
+
+    @property
+    def sign_ins(self) -> SignInRepository:
+        """Return people's sign-ins through clients."""
+        return self._sign_ins
 
     @property
     def snapshot(self) -> Snapshot:

@@ -14,7 +14,7 @@ from doorward.core.feed import Delta, Known, Place
 from doorward.core.identity import Bounds, DeviceCertificate, IdentityLink, KeyRecord, SignOut
 from doorward.core.provisioning import Provisioned, Statement
 from doorward.core.values import uid_from_json
-from doorward.store import tables
+from doorward.store import sign_ins, tables
 from doorward.store.provisioning import (
     ProvisioningChange,
     load_provisioned,
@@ -291,3 +291,4 @@ def _forget_accounts(connection: Connection, entry: Entry) -> None:
             tables.passkeys, tables.sessions, tables.authenticators, tables.recovery_codes, tables.links,
         ):  # fmt: skip
             connection.execute(delete(table).where(table.c.principal == uid))
+        sign_ins.forget(connection, uid)

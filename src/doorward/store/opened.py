@@ -9,6 +9,7 @@ from doorward.store.accounts import SqlAccounts
 from doorward.store.database import Database
 from doorward.store.history import SqlHistory
 from doorward.store.provisioning import SqlSources
+from doorward.store.sign_ins import SqlSignIns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,12 +23,19 @@ class Store:
     history: SqlHistory
     accounts: SqlAccounts
     sources: SqlSources
+    sign_ins: SqlSignIns
 
     @classmethod
     def open(cls, url: str, data: Path) -> Store:
         """Open and migrate the database at `url`; errors as `Database.open`."""
         database = Database.open(url, data)
-        return cls(database, SqlHistory(database), SqlAccounts(database), SqlSources(database))
+        return cls(
+            database,
+            SqlHistory(database),
+            SqlAccounts(database),
+            SqlSources(database),
+            SqlSignIns(database),
+        )
 
     def close(self) -> None:
         """Close all connections."""

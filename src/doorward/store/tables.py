@@ -197,6 +197,29 @@ authenticators = Table(
     Column("failures", Integer, nullable=False),
     Column("locked", Moment),
 )
+sign_ins = Table(
+    "sign_ins",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal", Uid, nullable=False, index=True),
+    Column("client", Text, nullable=False),
+    Column("resources", JSON, nullable=False),
+    Column("signed_in_at", Moment, nullable=False),
+    Column("acr", Text, nullable=False),
+    Column("amr", JSON, nullable=False),
+    Column("created", Moment, nullable=False),
+    Column("expires", Moment, nullable=False, index=True),
+    Column("bounds", JSON),
+    Column("proof_key", Text),
+)
+# Used ones stay as long as their sign-in: one that comes again was stolen.
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("sign_in", Text, nullable=False, index=True),
+    Column("used", Moment),
+)
 recovery_codes = Table(
     "recovery_codes",
     metadata,

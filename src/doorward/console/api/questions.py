@@ -88,7 +88,9 @@ def router(services: Services) -> APIRouter:
 async def _let_in(request: Request, hers: Callable[[Standpoint, EntityUid], bool]) -> Actor:
     services: Services = request.app.state.services
     actor, _session = await authenticate(request, services)
-    if actor.principal is not None:
+    # What is one's own is asked by oneself: not by an agent, nor with a token made for less.
+    lent = actor.caller is not None and bool(actor.caller.actors or actor.caller.bounds)
+    if actor.principal is not None and not lent:
         standpoint = services.point.pin()
         if standpoint.snapshot.is_active(actor.principal) and hers(standpoint, actor.principal):
             return actor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from doorward.console.oauth import revocation, token
+from doorward.console.oauth import authorize, device, revocation, token
 from doorward.console.oauth.server import AuthorizationServer
 
 if TYPE_CHECKING:
@@ -23,6 +23,6 @@ def router(services: Services) -> APIRouter:
     """Build the routes under /oauth."""
     server = AuthorizationServer.of(services)
     routes = APIRouter(prefix="/oauth", tags=["issuer"])
-    for part in (token, revocation):
+    for part in (token, revocation, authorize, device):
         part.add(routes, server)
     return routes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from doorward.console import session as sessions
 from doorward.console.oauth import clients, token
 from doorward.console.oauth.limits import DETAILS_TYPE, SCOPES
 from doorward.identity.key_sets import PROOF_ALGORITHMS
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def authorization_server(services: Services) -> dict[str, Any]:
     """Return the metadata document."""
-    issuer = services.issuer.issuer
+    issuer, people = services.issuer.issuer, sessions.base_url(services)
     secret = [method for method in clients.METHODS if method != "none"]
     return {
         "issuer": issuer,
@@ -28,7 +29,12 @@ def authorization_server(services: Services) -> dict[str, Any]:
         "introspection_endpoint": f"{issuer}/oauth/introspect",
         "introspection_endpoint_auth_methods_supported": secret,
         "introspection_endpoint_auth_signing_alg_values_supported": list(PROOF_ALGORITHMS),
-        "response_types_supported": [],
+        "authorization_endpoint": f"{people}/oauth/authorize",
+        "device_authorization_endpoint": f"{issuer}/oauth/device_authorization",
+        "response_types_supported": ["code"],
+        "response_modes_supported": ["query"],
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
         "grant_types_supported": list(token.GRANTS),
         "scopes_supported": list(SCOPES),
         "authorization_details_types_supported": [DETAILS_TYPE],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
+from doorward.console.oauth import people
 from doorward.console.oauth.forms import read_form
 from doorward.console.oauth.refusal import OAuthError, answer
 from doorward.console.oauth.token import guarded
@@ -56,8 +57,10 @@ def add(routes: APIRouter, server: AuthorizationServer) -> None:
 async def _revoked(server: AuthorizationServer, request: Request) -> Response:
     form = await read_form(request)
     client = await server.client(request, form)
-    request.state.oauth_client = client.name
     text = form.require("token")
+    if text.startswith(people.PREFIX):
+        await people.end(server, request, text, client)
+        return answer({})
     try:
         shown = await server.tokens.read(text)
     except TokenFaultError:
@@ -82,7 +85,6 @@ async def _revoked(server: AuthorizationServer, request: Request) -> Response:
 async def _introspected(server: AuthorizationServer, request: Request) -> Response:
     form = await read_form(request)
     client = await server.client(request, form)
-    request.state.oauth_client = client.name
     if not await asyncio.to_thread(_may_ask, server, client):
         raise OAuthError("access_denied", "policies do not let this client ask about tokens", status=403)
     try:

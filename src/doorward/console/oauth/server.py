@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from doorward.console import session as sessions
 from doorward.console.authorise import request_id
 from doorward.console.incoming import wire_request
-from doorward.console.oauth import clients
+from doorward.console.oauth import clients, pending
+from doorward.console.oauth.pending import Waiting
 from doorward.console.oauth.refusal import OAuthError, of_error
 from doorward.console.oauth.throttle import Throttle
 from doorward.core.errors import DoorwardError, UnavailableError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from doorward.console.oauth.clients import Client
     from doorward.console.oauth.forms import Form
+    from doorward.console.oauth.pending import Code, Consent, Device
     from doorward.console.services import Services
     from doorward.core.clock import Clock
     from doorward.core.ports import OneTimeStore
@@ -56,6 +58,12 @@ class AuthorizationServer:
     assertions: AssertionVerifier
     proofs: ProofVerifier
     throttle: Throttle
+    askings: Throttle
+    guesses: Throttle
+    consents: Waiting[Consent]
+    codes: Waiting[Code]
+    devices: Waiting[Device]
+    user_codes: Waiting[Device]
 
     @classmethod
     def of(cls, services: Services) -> AuthorizationServer:
@@ -75,6 +83,12 @@ class AuthorizationServer:
             AssertionVerifier(audiences=(name, f"{name}/oauth/token"), one_time=once, clock=clock),
             ProofVerifier(own=own, one_time=once, clock=clock, nonces=nonces),
             Throttle(clock),
+            Throttle(clock, most=20),
+            Throttle(clock, most=5),
+            Waiting(clock, pending.CONSENT_SECONDS),
+            Waiting(clock, pending.CODE_SECONDS),
+            Waiting(clock, pending.DEVICE_SECONDS),
+            Waiting(clock, pending.DEVICE_SECONDS),
         )
 
     @property
@@ -98,15 +112,12 @@ class AuthorizationServer:
         return self.issuer.issuer
 
     async def client(self, request: Request, form: Form) -> Client:
-        """Authenticate the client; raise OAuthError. Failures of one address are bounded."""
-        ip = address_of(request)
-        self.throttle.require(ip)
-        try:
-            headers = request.headers.getlist("authorization")
-            return await clients.authenticated(self, form, authorization=headers, ip=ip)
-        except OAuthError:
-            self.throttle.failed(ip)
-            raise
+        """Authenticate the client; raise OAuthError."""
+        headers = request.headers.getlist("authorization")
+        client = await clients.authenticated(self, form, authorization=headers, ip=address_of(request))
+        request.state.oauth_client = client.name
+        request.state.oauth_keyed = client.key is not None
+        return client
 
     async def proof_key(self, request: Request) -> str | None:
         """Return the key a DPoP proof of this request is made with, None without one; raise OAuthError."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
 
-from doorward.console.oauth import exchange
+from doorward.console.oauth import exchange, people
 from doorward.console.oauth.forms import read_form
 from doorward.console.oauth.limits import scope_of, wanted_bounds
 from doorward.console.oauth.refusal import OAuthError, answer, of_error
-from doorward.console.oauth.server import AuthorizationServer
+from doorward.console.oauth.server import AuthorizationServer, address_of
 from doorward.core.errors import DoorwardError
 from doorward.core.identity import Descent
 from doorward.identity.issuer import Granted, MintedToken
@@ -38,13 +38,18 @@ async def guarded(
     server: AuthorizationServer, request: Request, act: Callable[[], Awaitable[Response]]
 ) -> Response:
     """Answer what `act` refuses as OAuth does, and put it on record unless nothing had happened yet."""
+    address = address_of(request)
     try:
+        server.throttle.require(address)
         return await act()
     except OAuthError as error:
         refused = error
     except DoorwardError as error:
         refused = of_error(error)
     if refused.error not in _NOT_RECORDED:
+        # Whoever shows no key of its own may fail, and fill the log, so often only.
+        if not getattr(request.state, "oauth_keyed", False):
+            server.throttle.failed(address)
         try:
             who = getattr(request.state, "oauth_client", "unknown client")
             await server.refused(request, who, refused, via=request.url.path)
@@ -60,7 +65,6 @@ _NOT_RECORDED = frozenset({"authorization_pending", "slow_down", "temporarily_un
 async def _issued(server: AuthorizationServer, request: Request) -> Response:
     form = await read_form(request)
     client = await server.client(request, form)
-    request.state.oauth_client = client.name
     grant = GRANTS.get(form.require("grant_type"))
     if grant is None:
         raise OAuthError("unsupported_grant_type", f"known are: {', '.join(GRANTS)}")
@@ -111,7 +115,22 @@ async def _exchange(server: AuthorizationServer, request: Request, form: Form, c
     return answered(token, granted, issued_token_type=exchange.ACCESS_TOKEN)
 
 
+def _of_people(
+    redeemed: Callable[
+        [AuthorizationServer, Request, Form, Client], Awaitable[tuple[MintedToken, Granted, str]]
+    ],
+) -> _Grant:
+    async def grant(server: AuthorizationServer, request: Request, form: Form, client: Client) -> _Answered:
+        token, granted, following = await redeemed(server, request, form, client)
+        return answered(token, granted, refresh_token=following)
+
+    return grant
+
+
 GRANTS: dict[str, _Grant] = {
+    people.AUTHORIZATION_CODE: _of_people(people.by_code),
+    people.DEVICE: _of_people(people.by_device),
+    people.REFRESH: _of_people(people.by_refresh),
     CLIENT_CREDENTIALS: _client_credentials,
     exchange.GRANT: _exchange,
 }

@@ -5,6 +5,10 @@ const button = document.querySelector("[data-door]");
 const token = location.hash.slice(1);
 if (token) history.replaceState(null, "", location.pathname);
 
+// Only our own pages for programs send people here to sign in and come back; no other address is followed.
+const next = new URLSearchParams(location.search).get("next") ?? "";
+const wanted = /^\/oauth\/(authorize|device)(\?[\x21-\x7e]*)?$/.test(next) ? next : "/";
+
 async function post(path, body) {
   const answer = await fetch(path, {
     method: "POST",
@@ -51,7 +55,7 @@ async function attempt(work, control) {
 
 button.addEventListener("click", () => attempt(async () => {
   await doors[button.dataset.door]();
-  location.assign("/");
+  location.assign(wanted);
 }, button));
 
 const form = document.querySelector("[data-form]");
@@ -72,7 +76,7 @@ app?.addEventListener("toggle", () => {
 const forms = {
   async code(fields) {
     await post("/sign-in/code", { key: fields.key.trim(), code: fields.code.trim() });
-    location.assign("/");
+    location.assign(wanted);
   },
   async app(fields) {
     const kept = await post("/enrol/app/finish", { token, secret: offered.secret, code: fields.code.trim() });
