@@ -28,9 +28,15 @@ _TESTS = {
 _KINDS = ("Model", "Dataset")
 
 
+def _for_all(rule: dict[str, Any]) -> bool:
+    # Cerbos allows what any one of the roles allows: a denial must be said for all of them.
+    return rule["role"] is None or rule["effect"] == "forbid"
+
+
 def condition(rule: dict[str, Any]) -> str:
     """Translate one rule's conditions."""
     parts = [f'P.id == "{rule["user"]}"'] if rule["user"] else []
+    parts += [f'"{rule["role"]}" in P.attr.roles'] if rule["role"] and _for_all(rule) else []
     parts += [f'R.id == "{rule["asset"]}"'] if rule["asset"] else []
     parts += [f'R.attr.project == "{rule["project"]}"'] if rule["project"] else []
     return " && ".join([*parts, _TESTS[rule["test"]].format(**rule)])
@@ -42,7 +48,7 @@ def document(kind: str, rules: Rules) -> dict[str, Any]:
         {
             "actions": [rule["action"]],
             "effect": "EFFECT_ALLOW" if rule["effect"] == "permit" else "EFFECT_DENY",
-            "roles": [rule["role"] or "*"],
+            "roles": ["*" if _for_all(rule) else rule["role"]],
             "condition": {"match": {"expr": condition(rule)}},
         }
         for rule in rules

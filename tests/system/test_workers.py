@@ -253,9 +253,10 @@ def test_kill_9_of_the_owner_refuses_what_it_counts_and_resets_nothing(
         assert took < 1.5
     wait_until(lambda: house.pid("ledger") not in {None, owner}, what="it is started again")
     wait_until(lambda: asyncio.run(statuses(house, key, 1)).get(503, 0) == 0, what="limits work again")
-    asyncio.run(statuses(house, key, 100))
-    assert llm.models.count("scarce") - before == 50
-    assert asyncio.run(statuses(house, key, 20)) == {429: 20}
+    # A gateway may still be on its way back to the owner: until it is, it refuses and uses nothing.
+    wait_until(lambda: asyncio.run(statuses(house, key, 20)) == {429: 20}, what="the limit is reached")
+    # Never more than 50; what a gateway was handed and could not account for counts as used.
+    assert 40 <= llm.models.count("scarce") - before <= 50
 
 
 def test_an_owner_that_hangs_is_a_503_within_a_second_and_heals(house: Installation, key: str) -> None:
