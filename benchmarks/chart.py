@@ -8,7 +8,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 720, 420, 70, 150, 40, 50
-_COLOURS = ("#0b7a75", "#5b9bd5", "#c0392b", "#8e6bbf", "#b8860b", "#6b7280")
+_COLOURS = ("#0b7a75", "#5b9bd5", "#c0392b", "#8e6bbf", "#b8860b", "#6b7280", "#d9600b")
+_LINE = 15
 
 
 def draw(path: Path, lines: Mapping[str, Mapping[int, float]]) -> None:
@@ -45,14 +46,24 @@ def _svg(lines: Mapping[str, Mapping[int, float]]) -> Iterator[str]:
         yield f'<text x="{across(x)}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{x:,}</text>'
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
     yield f'<text x="{middle}" y="{_HEIGHT - 8}" text-anchor="middle">policies</text></g>'
+    ends = {name: (across(max(line)), up(line[max(line)])) for name, line in lines.items()}
+    labels = _apart(ends)
     for (name, line), colour in zip(lines.items(), _COLOURS, strict=False):
         points = [(across(x), up(y)) for x, y in sorted(line.items())]
         path = "L".join(f"{x} {y}" for x, y in points)
         yield f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
         yield from (f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colour}"/>' for x, y in points)
-        x, y = points[-1]
-        yield f'<text x="{x + 10}" y="{y + 4}" fill="{colour}">{escape(name)}</text>'
+        yield f'<text x="{points[-1][0] + 10}" y="{labels[name] + 4}" fill="{colour}">{escape(name)}</text>'
     yield "</svg>"
+
+
+def _apart(ends: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Return how high each line's name stands: where it ends, and no two names on each other."""
+    heights: dict[str, float] = {}
+    for name, (x, y) in sorted(ends.items(), key=lambda end: end[1]):
+        above = [heights[other] for other in heights if ends[other][0] == x]
+        heights[name] = max([y, *(height + _LINE for height in above)])
+    return heights
 
 
 def _time(microseconds: float) -> str:
