@@ -139,7 +139,7 @@ def test_wrong_generated_code_is_found_told_and_stays_switched_off(opened: Opene
         "cedar": "deny [no-secrets]",
     }
     assert door.findings("control") == door.findings("gateway")
-    assert b"doorward_shadow_findings 1.0" in door.reads("gateway", "/metrics")
+    assert b'doorward_shadow_findings{worker="gateway-1"} 1.0' in door.reads("gateway", "/metrics")
     assert "decision_mismatch" in door.installation.log.read_text()
     # It outlives the bundle, and the processes.
     door.installation.write_policy(
