@@ -519,7 +519,13 @@ async def test_the_admin_socket_tells_health_readiness_and_numbers():
         assert await ask_admin(composed, "/healthz") == (200, "ok\n")
         status, text = await ask_admin(composed, "/readyz")
         assert status == 200
-        assert json.loads(text) == {"ready": True, "staleness": 0.0, "bundle": "sha256:b", "entities": "v1"}
+        assert json.loads(text) == {
+            "ready": True,
+            "staleness": 0.0,
+            "bundle": "sha256:b",
+            "entities": "v1",
+            "policies_refused": False,
+        }
         await session.get(f"{composed.url}/llm/x")
         await session.get(f"{composed.url}/nowhere/x")
         _, numbers = await ask_admin(composed, "/metrics")
