@@ -22,7 +22,7 @@ from joserfc.jwk import ECKey
 from doorward.core.identity import Caller, KeyRecord
 from doorward.core.model import EntityUid
 from doorward.core.onetime import MemoryOneTime
-from doorward.core.wire import Peer, Request
+from doorward.core.wire import NoBody, Peer, Request
 from doorward.directory.org import parse
 from doorward.identity import api_keys
 from doorward.identity.authenticate import Authenticator
@@ -142,16 +142,10 @@ class OAuth:
         return await (gate or self.gate()).authenticate(bearer(token, path=path))
 
 
-class _NoBody:
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for chunk in ():
-            yield chunk
-
-
 def bearer(token: str, *, path: str = "/llm/v1", ip: str = "127.0.0.1") -> Request:
     return Request(
         id="r", method="GET", path=path, raw_path=path, query=(), raw_query="",
-        headers=(("authorization", f"Bearer {token}"),), peer=Peer(ip), body=_NoBody(),
+        headers=(("authorization", f"Bearer {token}"),), peer=Peer(ip), body=NoBody(),
     )  # fmt: skip
 
 

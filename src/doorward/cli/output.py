@@ -55,12 +55,6 @@ def emit_json(data: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(data), indent=2).decode() + "\n")
 
 
-def emit_lines(rows: Iterable[Any]) -> None:
-    """Print one JSON document a line."""
-    for row in rows:
-        sys.stdout.write(msgspec.json.encode(row).decode() + "\n")
-
-
 def say(text: str) -> None:
     """Print text for people at once and as it is: no markup, nothing that acts on a terminal."""
     sys.stdout.write("\n".join(printable(line) for line in text.split("\n")) + "\n")

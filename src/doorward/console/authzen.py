@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request, Response
 
 from doorward.console.authorise import request_id
 from doorward.console.authzen_callers import Pep, caller_of
-from doorward.console.authzen_metadata import BASE, ENDPOINTS, KEYS, WELL_KNOWN, Metadata
+from doorward.console.authzen_metadata import BASE, KEYS, WELL_KNOWN, Metadata
 from doorward.console.authzen_paging import Paging
 from doorward.console.authzen_records import evaluation_record, search_record
 from doorward.console.problems import of_error
@@ -30,7 +30,6 @@ from doorward.decisions.authzen import Inquirer, Judged, answer_of, first
 from doorward.decisions.authzen_wire import Semantic
 from doorward.decisions.together import OWNER_FORBIDDEN
 
-PATHS = tuple(ENDPOINTS.values())
 MOST_RESULTS = 1000
 
 Answering = Callable[[Pep, dict[str, Any], str], Awaitable[dict[str, Any]]]

@@ -11,7 +11,7 @@ import msgspec
 from fastapi import Request
 
 from doorward.console.authorise import peer_uid
-from doorward.console.incoming import peer_of, wire_request
+from doorward.console.incoming import key_shown, peer_of, wire_request
 from doorward.console.services import Services
 from doorward.core.context import Context, DeviceContext, NetworkContext, SessionContext
 from doorward.core.decision import AccessRequest
@@ -61,14 +61,7 @@ def authenticated(request: Request, services: Services) -> Caller:
         raise UnauthenticatedError(
             "this needs the key of a service", hint="Make one: doorward key create --service NAME."
         )
-    digest = api_keys.digest_of(found.text) if found.kind is Kind.KEY else None
-    registry = services.directory.snapshot
-    record = None if digest is None else registry.key_by_hash(digest)
-    if record is None:
-        raise refusals.key_refused("key_unknown")
-    fault = api_keys.fault_of(record, ip=peer.ip, now=services.clock.now(), registry=registry)
-    if fault is not None:
-        raise refusals.key_refused(fault)
+    record = key_shown(found.text if found.kind is Kind.KEY else "", ip=peer.ip, services=services)
     if record.subject.kind != "Service":
         raise UnauthenticatedError(
             "the key is not that of a service", hint="Make one: doorward key create --service NAME."
@@ -92,15 +85,7 @@ def _with_device(caller: Caller, peer: Peer, services: Services) -> Caller:
 
 def _device(caller: Caller, standpoint: Standpoint) -> DeviceContext:
     found = None if caller.device is None else standpoint.snapshot.entity(caller.device)
-    if found is None or found.attrs.get("active") is not True:
-        return DeviceContext()
-    return DeviceContext(
-        known=True,
-        proven=caller.device_proven,
-        managed=found.attrs.get("managed") is True,
-        compliant=found.attrs.get("compliant") is True,
-        id=found.uid,
-    )
+    return DeviceContext.of(found, proven=caller.device_proven)
 
 
 def context_of(services: Services, caller: Caller, request: Request, standpoint: Standpoint) -> Context:

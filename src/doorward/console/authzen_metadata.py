@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from doorward.identity.custody import KeyUse
-from doorward.identity.signing_key import SigningKey
+from doorward.identity.signing_key import SigningKeys
 from doorward.settings import is_loopback, split_listen
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Metadata:
         """Read settings and clock; the key is made when it is first needed."""
         self._services = services
         self._lock = threading.Lock()
-        self._keys: dict[int, SigningKey] = {}
-        self._signed: dict[str, tuple[datetime, str]] = {}
+        self._keys = SigningKeys(services.custodian, KeyUse.PDP_METADATA)
+        self._signed: dict[str, tuple[datetime, str, str]] = {}
 
     def document(self, authority: str) -> dict[str, Any]:
         """Return the metadata for a caller that used this Host; nothing in it is ever empty."""
@@ -59,9 +59,7 @@ class Metadata:
 
     def keys(self) -> dict[str, Any]:
         """Return the public key that signs metadata (RFC 7517)."""
-        custodian, now = self._services.custodian, self._services.clock.now()
-        counting = custodian.honoured(KeyUse.PDP_METADATA, overlap=LIFETIME, now=now)
-        return {"keys": [self._signing_key(number).public() for number in counting]}
+        return {"keys": self._keys.public(overlap=LIFETIME, now=self._services.clock.now())}
 
     def _named(self, authority: str) -> str:
         settings = self._services.settings
@@ -74,27 +72,17 @@ class Metadata:
 
     def _statement(self, own: str, claims: dict[str, Any]) -> str:
         now = self._services.clock.now()
-        key = self._signing_key()
         with self._lock:
-            made, text = self._signed.get(own, (now, ""))
-            if text and timedelta() <= now - made < _RENEW:
+            key = self._keys.newest()
+            made, kid, text = self._signed.get(own, (now, "", ""))
+            if kid == key.kid and timedelta() <= now - made < _RENEW:
                 return text
         issued = int(now.timestamp())
         said = {**claims, "iss": own, "iat": issued, "exp": issued + int(LIFETIME.total_seconds())}
         text = key.sign(said, typ=TYPE)
         with self._lock:
-            self._signed[own] = (now, text)
+            self._signed[own] = (now, key.kid, text)
         return text
-
-    def _signing_key(self, generation: int | None = None) -> SigningKey:
-        custodian = self._services.custodian
-        number = custodian.generation(KeyUse.PDP_METADATA) if generation is None else generation
-        with self._lock:
-            key = self._keys.get(number)
-            if key is None:
-                key = self._keys[number] = SigningKey(custodian.p256(KeyUse.PDP_METADATA, number))
-                self._signed.clear()
-            return key
 
 
 def _claims(own: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from starlette.datastructures import URL
 from doorward.console import links, passkeys
 from doorward.console import session as sessions
 from doorward.console.authorise import local_operator, record
+from doorward.console.incoming import key_shown
 from doorward.console.links import ADMIN
 from doorward.console.render import page
 from doorward.console.services import Services
@@ -26,7 +27,6 @@ from doorward.core.accounts import LinkKind, OneTimeLink, Passkey
 from doorward.core.errors import ConflictError, DeniedError, UnauthenticatedError
 from doorward.core.model import EntityUid
 from doorward.directory.org import parse
-from doorward.identity import api_keys
 from doorward.identity.authenticator_app import AuthenticatorApps
 
 _CONTROL = EntityUid.of("Control", "keys")
@@ -227,22 +227,19 @@ def _with_app(routes: APIRouter, services: Services, apps: AuthenticatorApps) ->
 
 def _holder(services: Services, text: str, request: Request) -> EntityUid:
     """Return the active user whose API key this is; raise UnauthenticatedError."""
-    registry = services.directory.snapshot
-    digest = api_keys.digest_of(text)
-    key = None if digest is None else registry.key_by_hash(digest)
-    ip = request.client.host if request.client else ""
-    fault = (
-        "key_unknown"
-        if key is None
-        else api_keys.fault_of(key, ip=ip, now=services.clock.now(), registry=registry)
-    )
-    if key is None or fault is not None or key.subject.kind != "User" or not registry.is_active(key.subject):
-        raise UnauthenticatedError(
-            "the key or the code is not accepted",
-            hint="Use an API key of your own.",
-            reason=fault or "key_not_hers",
-        )
+    try:
+        key = key_shown(text, ip=request.client.host if request.client else "", services=services)
+    except UnauthenticatedError as refused:
+        raise _not_accepted(refused.reason) from None
+    if key.subject.kind != "User":
+        raise _not_accepted("key_not_hers")
     return key.subject
+
+
+def _not_accepted(reason: str) -> UnauthenticatedError:
+    return UnauthenticatedError(
+        "the key or the code is not accepted", hint="Use an API key of your own.", reason=reason
+    )
 
 
 def _enrolled_by(services: Services, link: OneTimeLink) -> EntityUid:

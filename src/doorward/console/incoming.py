@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
-from doorward.core.wire import Peer
+from doorward.core.wire import NoBody, Peer
 from doorward.core.wire import Request as WireRequest
+from doorward.identity import api_keys, refusals
 
-
-class NoBody:
-    """Stands where only the credential of a request is read."""
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield nothing."""
-        nothing: tuple[bytes, ...] = ()
-        for chunk in nothing:
-            yield chunk
+if TYPE_CHECKING:
+    from doorward.console.services import Services
+    from doorward.core.identity import KeyRecord
 
 
 def peer_of(request: Request) -> Peer:
@@ -41,3 +36,16 @@ def wire_request(request: Request, peer: Peer | None = None) -> WireRequest:
         peer=peer_of(request) if peer is None else peer,
         body=NoBody(),
     )
+
+
+def key_shown(text: str, *, ip: str, services: Services) -> KeyRecord:
+    """Return the API key with this text, if it may be used now from there; raise UnauthenticatedError."""
+    registry = services.directory.snapshot
+    digest = api_keys.digest_of(text)
+    record = None if digest is None else registry.key_by_hash(digest)
+    if record is None:
+        raise refusals.key_refused("key_unknown")
+    fault = api_keys.fault_of(record, ip=ip, now=services.clock.now(), registry=registry)
+    if fault is not None:
+        raise refusals.key_refused(fault)
+    return record

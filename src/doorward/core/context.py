@@ -13,7 +13,7 @@ from doorward.core.model import EntityUid
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from doorward.core.model import Value
+    from doorward.core.model import Entity, Value
 
 
 class DeviceContext(msgspec.Struct, frozen=True):
@@ -24,6 +24,19 @@ class DeviceContext(msgspec.Struct, frozen=True):
     managed: bool = False
     compliant: bool = False
     id: EntityUid | None = None
+
+    @classmethod
+    def of(cls, device: Entity | None, *, proven: bool) -> DeviceContext:
+        """Return the posture of a device as known; one that is unknown or not active is nothing."""
+        if device is None or device.attrs.get("active") is not True:
+            return cls()
+        return cls(
+            known=True,
+            proven=proven,
+            managed=device.attrs.get("managed") is True,
+            compliant=device.attrs.get("compliant") is True,
+            id=device.uid,
+        )
 
 
 class NetworkContext(msgspec.Struct, frozen=True):

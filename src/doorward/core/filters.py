@@ -6,7 +6,7 @@ itself. So a target that cannot express a part of a tree treats it as `Unknown` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeAlias
@@ -14,8 +14,6 @@ from typing import TypeAlias
 import msgspec
 
 from doorward.core.model import Entity, EntityUid, Value
-
-Above = Callable[[Entity], frozenset[EntityUid]]
 
 
 class Comparison(StrEnum):

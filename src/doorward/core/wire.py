@@ -33,6 +33,16 @@ class Body(Protocol):
         """Yield the body as it arrives."""
 
 
+class NoBody:
+    """The body of a request that has none, or of which only the head is read."""
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield nothing."""
+        nothing: tuple[bytes, ...] = ()
+        for chunk in nothing:
+            yield chunk
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One request, in its one canonical reading.
 

@@ -159,15 +159,7 @@ def _device(name: str, snapshot: Snapshot) -> DeviceContext:
         raise InvalidRequestError(
             f"there is no device `{name}`", hint="See `doorward devices` or the org file."
         )
-    if device.attrs.get("active") is not True:
-        return DeviceContext()
-    return DeviceContext(
-        known=True,
-        proven=True,
-        managed=device.attrs.get("managed") is True,
-        compliant=device.attrs.get("compliant") is True,
-        id=uid,
-    )
+    return DeviceContext.of(device, proven=True)
 
 
 # The context in JSON

@@ -7,7 +7,7 @@ beyond it: what depends on something the grid does not vary is never called `alw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 import msgspec
@@ -108,50 +108,10 @@ def what_can(principal: EntityUid, standpoint: Standpoint, neutral: Neutral) -> 
     ]
 
 
-# With one context
-
-
 def principals_for(action: EntityUid, standpoint: Standpoint) -> list[EntityUid]:
     """Return the known principals that the schema lets do this action, by name."""
     applies = actions_of(standpoint.bundle.schema).get(action)
     return [] if applies is None else registered(standpoint, applies.principals)
-
-
-def which_principals(
-    kinds: frozenset[str], action: EntityUid, resource: EntityUid, standpoint: Standpoint, context: Neutral
-) -> Iterator[EntityUid]:
-    """Yield the known principals of some types that are allowed now."""
-    for uid in registered(standpoint, kinds):
-        if _allowed(AccessRequest(uid, action, resource, context(uid)), standpoint):
-            yield uid
-
-
-def which_resources(
-    principal: EntityUid,
-    action: EntityUid,
-    among: Iterable[EntityUid],
-    standpoint: Standpoint,
-    context: Context,
-) -> Iterator[EntityUid]:
-    """Yield the resources of a list (see `registered`) that are allowed now."""
-    nobody = EntityUid(principal.type, "")  # each resource takes its place
-    request = AccessRequest(principal, action, nobody, context)
-    if together.is_alone(request):
-        yield from standpoint.among(request, among)
-        return
-    for uid in among:
-        if _allowed(msgspec.structs.replace(request, resource=uid), standpoint):
-            yield uid
-
-
-def which_actions(
-    principal: EntityUid, resource: EntityUid, standpoint: Standpoint, context: Context
-) -> Iterator[EntityUid]:
-    """Yield the actions that are allowed now."""
-    for action, applies in actions_of(standpoint.bundle.schema).items():
-        fits = principal.type in applies.principals and resource.type in applies.resources
-        if fits and _allowed(AccessRequest(principal, action, resource, context), standpoint):
-            yield action
 
 
 def _allowed(request: AccessRequest, standpoint: Standpoint) -> bool:

@@ -120,11 +120,6 @@ class Installation:
         """Return the gateway's address."""
         return f"https://127.0.0.1:{self.gateway_port}"
 
-    @property
-    def console(self) -> str:
-        """Return the console's address."""
-        return f"http://127.0.0.1:{self.control_port}"
-
     def write(self, *, llm: LanguageModel, registry: Registry, store: Store) -> None:
         """Write configuration, starter policies and org.yaml."""
         text = _CONFIG.format(

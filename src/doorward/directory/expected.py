@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 
 from doorward.core.errors import PreconditionFailedError
@@ -16,16 +14,6 @@ _expected: ContextVar[frozenset[int] | None] = ContextVar("expected_versions", d
 def expect(versions: frozenset[int] | None) -> None:
     """Let changes of the current task or thread commit only onto one of these versions."""
     _expected.set(versions)
-
-
-@contextmanager
-def expecting(versions: frozenset[int] | None) -> Iterator[None]:
-    """As `expect`, for the length of a block."""
-    token = _expected.set(versions)
-    try:
-        yield
-    finally:
-        _expected.reset(token)
 
 
 def require_expected(version: int) -> None:

@@ -21,21 +21,6 @@ def declared_length(request: Request) -> int | None:
     return int(length) if length is not None else None
 
 
-def has_body(request: Request) -> bool:
-    """Return whether a body follows the head (RFC 9112 §6.3)."""
-    return request.header("transfer-encoding") is not None or bool(declared_length(request))
-
-
-class NoBody:
-    """The body of a request that has none."""
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield nothing."""
-        nothing: tuple[bytes, ...] = ()
-        for chunk in nothing:
-            yield chunk
-
-
 class BoundedBody:
     """Pass a body on as it arrives, and fail once it is over its bound; never holds it."""
 

@@ -97,15 +97,7 @@ _interface = lru_cache(maxsize=4096)(ip_interface)
 
 def _device(caller: Caller, world: KnownWorld) -> DeviceContext:
     entity = world.entity(caller.device) if caller.device is not None else None
-    if entity is None or entity.attrs.get("active") is not True:
-        return DeviceContext()
-    return DeviceContext(
-        known=True,
-        proven=caller.device_proven,
-        managed=entity.attrs.get("managed") is True,
-        compliant=entity.attrs.get("compliant") is True,
-        id=caller.device,
-    )
+    return DeviceContext.of(entity, proven=caller.device_proven)
 
 
 def _session(shown: Caller, now: datetime) -> SessionContext:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from doorward.core.errors import DoorwardError
-from doorward.core.wire import Peer, Request
-from doorward.gateway.body import NoBody
+from doorward.core.wire import NoBody, Peer, Request
 from doorward.gateway.refusal import of_error
 
 if TYPE_CHECKING:

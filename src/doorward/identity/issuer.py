@@ -22,7 +22,7 @@ from doorward.identity.local_claims import (
     PrivateClaims,
     nested,
 )
-from doorward.identity.signing_key import SigningKey
+from doorward.identity.signing_key import SigningKeys
 
 CLIENT = "doorward-cli"
 _CLOCK_SKEW = timedelta(minutes=1)
@@ -78,9 +78,8 @@ class LocalIssuer:
         self._clock, self._ids = clock, ids
         self._issuer, self._audience = issuer, audience
         self._lifetime, self._test_minting = lifetime, test_minting
-        self._custodian = custodian
-        self._keys: dict[int, SigningKey] = {}
-        self._newest()
+        self._keys = SigningKeys(custodian, KeyUse.ISSUER)
+        self._keys.newest()
 
     @property
     def issuer(self) -> str:
@@ -98,8 +97,7 @@ class LocalIssuer:
         After a rotation the earlier key stays for as long as a token it signed may live.
         """
         overlap = timedelta(seconds=self._lifetime) + _CLOCK_SKEW
-        counting = self._custodian.honoured(KeyUse.ISSUER, overlap=overlap, now=self._clock.now())
-        return {"issuer": self._issuer, "keys": [self._key(number).public() for number in counting]}
+        return {"issuer": self._issuer, "keys": self._keys.public(overlap=overlap, now=self._clock.now())}
 
     def mint(
         self,
@@ -144,17 +142,8 @@ class LocalIssuer:
             raise InvalidRequestError("what this token would come from is over")
         jti = self._ids.new()
         claims = {"iss": self._issuer, "iat": issued, "exp": ends, "jti": jti, **_claims(granted, device)}
-        text = self._newest().sign(claims, typ="at+jwt")
+        text = self._keys.newest().sign(claims, typ="at+jwt")
         return MintedToken(Secret(text), jti, datetime.fromtimestamp(ends, UTC), ends - issued)
-
-    def _newest(self) -> SigningKey:
-        return self._key(self._custodian.generation(KeyUse.ISSUER))
-
-    def _key(self, generation: int) -> SigningKey:
-        key = self._keys.get(generation)
-        if key is None:
-            key = self._keys[generation] = SigningKey(self._custodian.p256(KeyUse.ISSUER, generation))
-        return key
 
 
 def _claims(granted: Granted, device: str | None) -> dict[str, Any]:

@@ -226,28 +226,3 @@ def test_actions_are_read_from_the_schema() -> None:
     assert {uid.id for uid in actions} == {action.value for action in Action}
     assert actions[Action.CALL.uid].resources == {"Doorward::Tool"}
     assert "Doorward::Agent" not in actions[Action.APPROVE.uid].principals
-
-
-def test_which_ones_equal_deciding_one_by_one(standpoint: Standpoint) -> None:
-    context = Context(
-        now=NOW,
-        purpose="fraud-model",
-        device=DeviceContext(known=True, proven=True, managed=True, compliant=True),
-    )
-    training = EntityUid.of("Dataset", "store/training")
-    users, assets = frozenset({"Doorward::User"}), frozenset({"Doorward::Dataset", "Doorward::Model"})
-
-    def may(who: EntityUid, what: EntityUid, which: EntityUid) -> bool:
-        return standpoint.decide(AccessRequest(who, what, which, context)).allowed
-
-    read = Action.READ.uid
-    people = [*search.which_principals(users, read, training, standpoint, lambda _: context)]
-    assert people == [uid for uid in search.registered(standpoint, users) if may(uid, read, training)]
-    assert DANA in people
-    among = search.registered(standpoint, assets)
-    found = [*search.which_resources(DANA, read, among, standpoint, context)]
-    assert found == [uid for uid in among if may(DANA, read, uid)]
-    assert training in found
-    actions = [*search.which_actions(DANA, training, standpoint, context)]
-    assert {uid.id for uid in actions} == {a.value for a in Action if may(DANA, a.uid, training)}
-    assert read in actions

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from doorward.core.errors import InvalidRequestError
-from doorward.core.wire import Peer
-from doorward.gateway.body import NoBody
+from doorward.core.wire import NoBody, Peer
 from doorward.gateway.canonical import Head, opaque_after, read
 
 HOST = (b"Host", b"gate.example:8640")

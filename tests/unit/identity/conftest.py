@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from doorward.core.errors import DoorwardError, UnavailableError
 from doorward.core.identity import KeyRecord, SignOut
 from doorward.core.model import EntityUid
 from doorward.core.onetime import MemoryOneTime
-from doorward.core.wire import Peer, Request
+from doorward.core.wire import NoBody, Peer, Request
 from doorward.identity.authenticate import Authenticator
 from doorward.identity.nonces import Nonces
 from doorward.settings import IssuerSettings
@@ -167,12 +167,6 @@ class Idp:
         return f"{signed}.{b64(JWSRegistry.algorithms[alg].sign(signed.encode(), KEYS[key]))}"
 
 
-class _NoBody:
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for chunk in ():
-            yield chunk
-
-
 def request(
     *headers: tuple[str, str],
     query: tuple[tuple[str, str], ...] = (),
@@ -188,7 +182,7 @@ def request(
         raw_query="&".join(f"{name}={value}" for name, value in query),
         headers=headers,
         peer=Peer(ip=ip, tls=certificate is not None, certificate=certificate),
-        body=_NoBody(),
+        body=NoBody(),
     )
 
 

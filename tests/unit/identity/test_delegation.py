@@ -260,7 +260,7 @@ class TestAtAGateway:
             "jti": "j", PRIVATE: {"hops": [] if tamper["act"] != {} else [{"since": now, "until": now + 60}]},
             **tamper,
         }  # fmt: skip
-        text = chain.issuer._newest().sign(claims, typ="at+jwt")  # noqa: SLF001 -- a token we would not make
+        text = chain.issuer._keys.newest().sign(claims, typ="at+jwt")  # noqa: SLF001 -- a token we would not make
         error = await refusal(bearer(text), make_gate(jwks=chain.issuer.jwks()))
         assert error.reason == "chain_invalid"
 
@@ -341,7 +341,7 @@ async def test_a_minted_token_never_counts_as_mfa_even_if_it_says_so(
         "iss": CONTROL, "sub": str(DANA), "aud": GATE, "client_id": "x", "iat": now, "exp": now + 60,
         "jti": "j", "auth_time": now, PRIVATE: {"minted": True}, **claims,
     }  # fmt: skip
-    text = chain.issuer._newest().sign(said, typ="at+jwt")  # noqa: SLF001 -- a token we would not make
+    text = chain.issuer._keys.newest().sign(said, typ="at+jwt")  # noqa: SLF001 -- a token we would not make
     caller: Caller = await make_gate(jwks=chain.issuer.jwks()).authenticate(bearer(text))
     assert (caller.minted, caller.mfa_at, caller.acr) == (True, None, "")
 

@@ -1,14 +1,14 @@
-"""One-time links for the local operator: renew the first admin's, or open the console to look."""
+"""One-time links: the first admin's and the local operator's, and those with which users enrol."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
 
-from doorward.console import links
+from doorward.console import issuance, links
 from doorward.console.authorise import Actor, govern, local_operator
 from doorward.console.services import Services
 from doorward.core.accounts import LinkKind
@@ -32,6 +32,22 @@ class LinkAnswer(BaseModel):
     expires_in: int
 
 
+class InviteRequest(BaseModel):
+    """Name the user."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user: str = Field(min_length=1, max_length=300)
+
+
+class EnrolAnswer(BaseModel):
+    """The address to open once, within `expires_in` seconds."""
+
+    url: str
+    principal: str
+    expires_in: int
+
+
 def router(services: Services) -> APIRouter:
     """Build the routes of this noun."""
     routes = APIRouter(tags=["admin"])
@@ -50,5 +66,25 @@ def router(services: Services) -> APIRouter:
             )
         url = await asyncio.to_thread(links.create, services, wanted.kind, actor.name)
         return LinkAnswer(url=url, kind=wanted.kind, expires_in=int(links.LIFETIME.total_seconds()))
+
+    @routes.post("/enrol-links", status_code=201)
+    async def invite(
+        wanted: InviteRequest,
+        request: Request,
+        actor: Annotated[Actor, Depends(govern(Action.ISSUE, "keys"))],
+    ) -> EnrolAnswer:
+        """Make a link with which a user enrols a passkey or an authenticator app; it works once."""
+        who = issuance.named(services.directory.snapshot, "User", wanted.user)
+        await issuance.put_on_record(
+            services,
+            request,
+            actor,
+            action=Action.ISSUE,
+            resource=who,
+            detail=f"a link that enrols a factor of {who}",
+            changes={},
+        )
+        url = await asyncio.to_thread(links.create, services, LinkKind.ENROL, actor.name, principal=who)
+        return EnrolAnswer(url=url, principal=str(who), expires_in=int(links.LIFETIME.total_seconds()))
 
     return routes

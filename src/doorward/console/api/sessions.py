@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
-from doorward.console import issuance, links
+from doorward.console import issuance
 from doorward.console.authorise import Actor, govern
-from doorward.core.accounts import ConsoleSession, LinkKind
+from doorward.core.accounts import ConsoleSession
 from doorward.core.errors import NotFoundError
 from doorward.core.model import Action, EntityUid
 
@@ -32,22 +32,6 @@ class SessionAnswer(BaseModel):
     last_seen: datetime
     expires: datetime
     mfa_at: datetime | None
-
-
-class InviteRequest(BaseModel):
-    """Name the user."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    user: str = Field(min_length=1, max_length=300)
-
-
-class EnrolAnswer(BaseModel):
-    """The address to open once, within `expires_in` seconds."""
-
-    url: str
-    principal: str
-    expires_in: int
 
 
 def shown(session: ConsoleSession) -> SessionAnswer:
@@ -98,25 +82,5 @@ def router(services: Services) -> APIRouter:
         )
         await asyncio.to_thread(accounts.end_session, session.hash)
         return {"id": session_id, "ended": True}
-
-    @routes.post("/enrol-links", status_code=201)
-    async def invite(
-        wanted: InviteRequest,
-        request: Request,
-        actor: Annotated[Actor, Depends(govern(Action.ISSUE, "keys"))],
-    ) -> EnrolAnswer:
-        """Make a link with which a user enrols a passkey or an authenticator app; it works once."""
-        who = issuance.named(services.directory.snapshot, "User", wanted.user)
-        await issuance.put_on_record(
-            services,
-            request,
-            actor,
-            action=Action.ISSUE,
-            resource=who,
-            detail=f"a link that enrols a factor of {who}",
-            changes={},
-        )
-        url = await asyncio.to_thread(links.create, services, LinkKind.ENROL, actor.name, principal=who)
-        return EnrolAnswer(url=url, principal=str(who), expires_in=int(links.LIFETIME.total_seconds()))
 
     return routes

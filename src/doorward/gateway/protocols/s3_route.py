@@ -14,7 +14,6 @@ from doorward.gateway.adapter import UnknownRouteError
 from doorward.identity.sigv4_signing import read_query
 
 LISTING = frozenset({"ListBuckets", "ListObjects", "ListObjectsV2"})
-READING = frozenset({"GetObject", "HeadObject"})
 MULTIPART = frozenset(
     {"CreateMultipartUpload", "UploadPart", "UploadPartCopy", "CompleteMultipartUpload",
      "AbortMultipartUpload", "ListParts"}
