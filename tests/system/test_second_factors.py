@@ -123,6 +123,13 @@ class TestAuthenticatorApp:
             assert (await app.sign_in(plane, code(app.secret), key=key))[0] == 401
         assert (await app.sign_in(plane, code(app.secret)))[0] == 204
 
+    async def test_a_key_made_for_less_opens_no_session(self, plane: Plane) -> None:
+        app = await with_app(plane)
+        status, bounded = await plane.operator("POST", "/api/v1/keys", {"user": "dana", "actions": ["view"]})
+        assert status == 201, bounded
+        assert (await app.sign_in(plane, code(app.secret), key=bounded["key"]))[0] == 401
+        assert (await app.sign_in(plane, code(app.secret)))[0] == 204
+
     async def test_a_revoked_key_and_an_inactive_user_are_out(self, plane: Plane) -> None:
         app = await with_app(plane)
         await plane.operator(

@@ -233,6 +233,9 @@ def _holder(services: Services, text: str, request: Request) -> EntityUid:
         raise _not_accepted(refused.reason) from None
     if key.subject.kind != "User":
         raise _not_accepted("key_not_hers")
+    # A session has no bounds: a key made for less must not open one.
+    if key.bounds is not None:
+        raise _not_accepted("key_bounded")
     return key.subject
 
 
