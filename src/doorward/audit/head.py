@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -17,7 +16,7 @@ import structlog
 
 from doorward.audit.canonical import canonical
 from doorward.audit.disk import Disk
-from doorward.core.clock import Clock
+from doorward.core.clock import Clock, rfc3339
 from doorward.core.errors import AuditBrokenError
 
 HEAD_NAME = "head.json"
@@ -181,8 +180,3 @@ def _require_growth(before: Checkpoint, now: dict[str, Head]) -> None:
 def writer_directories(directory: Path) -> list[Path]:
     """Return the directories of all writers of a log, sorted."""
     return sorted(path for path in directory.iterdir() if path.is_dir()) if directory.is_dir() else []
-
-
-def rfc3339(moment: datetime) -> str:
-    """Return a time as records carry it: UTC, milliseconds, `Z`."""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

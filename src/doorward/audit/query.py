@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from doorward.audit.head import rfc3339
+from doorward.core.clock import rfc3339
 from doorward.core.errors import InvalidRequestError
 from doorward.core.model import EntityUid
 

@@ -19,9 +19,8 @@ import structlog
 
 from doorward.audit.disk import Disk
 from doorward.audit.draft import Draft
-from doorward.audit.head import rfc3339
 from doorward.audit.segments import Segments
-from doorward.core.clock import Clock
+from doorward.core.clock import Clock, rfc3339
 from doorward.core.errors import AuditUnavailableError
 from doorward.core.ids import IdSource
 from doorward.core.record import LogRecord, Record

@@ -16,6 +16,7 @@ from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
 from doorward.console import session as sessions
+from doorward.console.acts import act_of
 from doorward.console.bearer import Bearers, requests_of
 from doorward.console.links import has_admin
 from doorward.console.paging import versions_of
@@ -26,8 +27,6 @@ from doorward.core.decision import AccessRequest, Decision
 from doorward.core.errors import DeniedError, DoorwardError, UnauthenticatedError
 from doorward.core.identity import Caller
 from doorward.core.model import Action, EntityUid
-from doorward.core.record import AdminRecord
-from doorward.core.values import to_json
 from doorward.directory.expected import expect, require_expected
 
 Via = Literal["socket", "passkey", "totp", "link", "token"]
@@ -334,17 +333,15 @@ async def record(  # noqa: PLR0913 -- the fields of a record
     """Put one administrative act on durable record; raise AuditUnavailableError if it cannot be."""
     services: Services = request.app.state.services
     await services.audit.write(
-        AdminRecord(
-            id=services.ids.new(),
-            kind="admin",
-            time=str(to_json(services.clock.now())["__extn"]["arg"]),
-            request_id=request_id(request),
-            decision="allow" if allowed else "deny",
-            principal=who,
+        act_of(
+            services,
+            asked_as=request_id(request),
+            who=who,
             action=action,
-            resource=str(resource),
+            resource=resource,
             detail=detail,
             changes={"via": via},
+            allowed=allowed,
         )
     )
 

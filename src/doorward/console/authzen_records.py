@@ -8,6 +8,7 @@ import msgspec
 
 from doorward.console.authzen_callers import Pep
 from doorward.console.services import Services
+from doorward.core.clock import rfc3339
 from doorward.core.decision import Effect
 from doorward.core.record import Check, DecisionRecord
 from doorward.core.values import to_json
@@ -87,7 +88,7 @@ def _common(services: Services, name: str, asked_as: str) -> dict[str, Any]:
     return {
         "id": name,
         "kind": "decision",
-        "time": str(to_json(services.clock.now())["__extn"]["arg"]),
+        "time": rfc3339(services.clock.now()),
         "request_id": asked_as,
     }
 

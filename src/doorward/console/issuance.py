@@ -6,11 +6,10 @@ import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from doorward.console.acts import act_of
 from doorward.console.authorise import Actor, request_id
 from doorward.core.errors import ConflictError, DeniedError, InvalidRequestError, NotFoundError
 from doorward.core.model import Action, EntityUid
-from doorward.core.record import AdminRecord
-from doorward.core.values import to_json
 
 if TYPE_CHECKING:
     from fastapi import Request
@@ -58,15 +57,12 @@ async def put_on_record(  # noqa: PLR0913 -- the fields of a record
 ) -> None:
     """Make the record of a change durable before the change; raise AuditUnavailableError: no change."""
     await services.audit.write(
-        AdminRecord(
-            id=services.ids.new(),
-            kind="admin",
-            time=str(to_json(services.clock.now())["__extn"]["arg"]),
-            request_id=request_id(request),
-            decision="allow",
-            principal=actor.name,
+        act_of(
+            services,
+            asked_as=request_id(request),
+            who=actor.name,
             action=action.value,
-            resource=str(resource),
+            resource=resource,
             detail=detail,
             changes={"via": actor.via, **changes},
         )

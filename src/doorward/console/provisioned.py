@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from doorward.console.acts import act_of
 from doorward.core.errors import DeniedError
 from doorward.core.model import Action, EntityUid
 from doorward.core.record import AdminRecord
-from doorward.core.values import to_json
 from doorward.decisions.governing import new_governors
 from doorward.directory.plan import document
 
@@ -47,15 +47,12 @@ def record_of(
 ) -> AdminRecord:
     """Return the record of a plan that is about to be carried out."""
     items = document(plan.plan)
-    return AdminRecord(
-        id=services.ids.new(),
-        kind="admin",
-        time=str(to_json(services.clock.now())["__extn"]["arg"]),
-        request_id=asked_as,
-        decision="allow",
-        principal=who,
+    return act_of(
+        services,
+        asked_as=asked_as,
+        who=who,
         action=Action.ASSIGN.value,
-        resource=str(_DIRECTORY),
+        resource=_DIRECTORY,
         detail=detail,
         changes={
             "source": plan.source,

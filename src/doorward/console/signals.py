@@ -16,10 +16,10 @@ import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from doorward.console.acts import act_of
 from doorward.core.errors import DoorwardError, NotFoundError
 from doorward.core.model import Action, EntityUid
 from doorward.core.record import AdminRecord
-from doorward.core.values import to_json
 from doorward.directory import reactions
 from doorward.directory.reactions import Effect, Heard
 from doorward.identity.security_events import EventRefusedError, EventVerifier, SecurityEvent
@@ -79,15 +79,12 @@ class Receiver:
         )
 
     def _record(self, event: SecurityEvent, effect: Effect | None, request_id: str) -> AdminRecord:
-        return AdminRecord(
-            id=self._services.ids.new(),
-            kind="admin",
-            time=str(to_json(self._services.clock.now())["__extn"]["arg"]),
-            request_id=request_id,
-            decision="allow",
-            principal=self.setting.source,
+        return act_of(
+            self._services,
+            asked_as=request_id,
+            who=self.setting.source,
             action=(Action.CONTAIN if effect is not None else Action.INSPECT).value,
-            resource=str(effect.uid if effect is not None else EntityUid.of("Control", "directory")),
+            resource=effect.uid if effect is not None else EntityUid.of("Control", "directory"),
             detail=f"{event.type}: " + (effect.said if effect is not None else "changes nothing here"),
             changes={"via": "signals", "jti": event.jti, "at": event.at.isoformat()},
         )

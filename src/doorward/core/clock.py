@@ -49,3 +49,10 @@ class ManualClock:
         """Move both clocks forward."""
         self._now += timedelta(seconds=seconds)
         self._monotonic += seconds
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a time as records carry it: UTC, milliseconds, `Z` (RFC 3339, 5.6)."""
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"

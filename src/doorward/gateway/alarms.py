@@ -9,13 +9,12 @@ from typing import Any, Final
 
 import structlog
 
-from doorward.core.clock import Clock
+from doorward.core.clock import Clock, rfc3339
 from doorward.core.errors import UnavailableError
 from doorward.core.ids import IdSource
 from doorward.core.ports import AuditLog
 from doorward.core.record import AlertRecord
 from doorward.core.sightings import Oddity, Seen, Signal
-from doorward.gateway.recording import stamp
 
 _SEVERITY: Final = {Signal.TRAVEL: "high", Signal.SHARED: "high", Signal.CLIENT: "low"}
 _TO_DO: Final = {
@@ -54,7 +53,7 @@ class Alarms:
         if len(self._recording) >= _MOST_WAITING:
             _log.error("alert_lost", signal=oddity.signal.value, credential=oddity.credential)
             return
-        record = alert_of(oddity, record_id=self._ids.new(), time=stamp(self._clock.now()))
+        record = alert_of(oddity, record_id=self._ids.new(), time=rfc3339(self._clock.now()))
         task = asyncio.create_task(self._record(record))
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
@@ -100,7 +99,7 @@ def _told(seen: Seen) -> dict[str, Any]:
     """Return one sighting for a record; what is not known of it is not there."""
     sighting, where = seen.sighting, seen.sighting.where
     known: dict[str, Any] = {
-        "time": stamp(datetime.fromtimestamp(seen.time, UTC)),
+        "time": rfc3339(datetime.fromtimestamp(seen.time, UTC)),
         "ip": where.ip,
         "zone": where.zone,
         "client": sighting.client,

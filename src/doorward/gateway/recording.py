@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import structlog
 
+from doorward.core.clock import rfc3339
 from doorward.core.decision import Decision, Effect
 from doorward.core.identity import Caller
 from doorward.core.model import EntityUid
@@ -28,13 +29,6 @@ _MAX_TEXT = 2048
 _MAX_SOURCES = 20
 
 
-def stamp(now: datetime) -> str:
-    """Return a record's time: RFC 3339 in UTC with milliseconds."""
-    if now.tzinfo is not UTC:
-        now = now.astimezone(UTC)
-    return now.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
-
-
 def _cut(text: str) -> str:
     text = api_keys.hidden(text)
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
@@ -52,7 +46,7 @@ def decision_record(
     return DecisionRecord(
         id=record_id,
         kind="decision",
-        time=stamp(now),
+        time=rfc3339(now),
         request_id=visit.request.id,
         decision=Effect.DENY.value if refusal is not None else Effect.ALLOW.value,
         code=refusal.code if refusal is not None else "allowed",
@@ -199,7 +193,7 @@ def outcome_record(visit: Visit, *, record_id: str, now: datetime, outcome: dict
     return OutcomeRecord(
         id=record_id,
         kind="outcome",
-        time=stamp(now),
+        time=rfc3339(now),
         request_id=visit.request.id,
         principal=who.get("principal", ""),
         upstream=visit.upstream,
@@ -217,7 +211,7 @@ def flood_record(bursts: Bursts, *, record_id: str, now: datetime) -> DecisionRe
     return DecisionRecord(
         id=record_id,
         kind="decision",
-        time=stamp(now),
+        time=rfc3339(now),
         request_id=record_id,
         decision=Effect.DENY.value,
         code=codes[0] if len(codes) == 1 else "refused",

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from doorward.console.acts import act_of
 from doorward.console.authorise import Actor, govern, request_id
 from doorward.console.services import Services
 from doorward.core.errors import InvalidConfigError
-from doorward.core.model import Action
+from doorward.core.model import Action, EntityUid
 from doorward.core.record import AdminRecord
-from doorward.core.values import to_json
 from doorward.directory import org
 from doorward.directory.plan import Plan, document
 from doorward.directory.schema_attributes import vocabulary_of
@@ -98,15 +98,12 @@ def parsed(services: Services, wanted: ApplyRequest) -> org.Org:
 def record_of(services: Services, asked_as: str, actor: Actor, plan: Plan) -> AdminRecord:
     """Return the record of a plan that is about to be applied."""
     counts = Counter(item.op.value for item in plan.items)
-    return AdminRecord(
-        id=services.ids.new(),
-        kind="admin",
-        time=str(to_json(services.clock.now())["__extn"]["arg"]),
-        request_id=asked_as,
-        decision="allow",
-        principal=actor.name,
+    return act_of(
+        services,
+        asked_as=asked_as,
+        who=actor.name,
         action=Action.ASSIGN.value,
-        resource='Control::"directory"',
+        resource=EntityUid.of("Control", "directory"),
         detail=", ".join(f"{op} {count}" for op, count in sorted(counts.items())),
         changes={
             "via": actor.via,

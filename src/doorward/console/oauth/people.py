@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 
 from doorward.console.oauth.limits import scope_of, wanted_bounds
 from doorward.console.oauth.refusal import OAuthError
+from doorward.core.clock import rfc3339
 from doorward.core.identity import Bounds, Descent
 from doorward.core.model import Action, EntityUid
 from doorward.core.record import AlertRecord
 from doorward.core.sign_ins import SignIn
-from doorward.core.values import to_json
 from doorward.identity.issuer import CLIENT as CLI
 from doorward.identity.issuer import Granted, MintedToken
 
@@ -229,7 +229,7 @@ async def _end(
             AlertRecord(
                 id=server.services.ids.new(),
                 kind="alert",
-                time=str(to_json(server.clock.now())["__extn"]["arg"]),
+                time=rfc3339(server.clock.now()),
                 request_id=str(request.scope.get("state", {}).get("request_id", "")),
                 code=why,
                 severity="high",

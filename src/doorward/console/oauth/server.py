@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from doorward.console import session as sessions
+from doorward.console.acts import act_of
 from doorward.console.authorise import request_id
 from doorward.console.incoming import wire_request
 from doorward.console.oauth import clients, pending
@@ -15,8 +16,6 @@ from doorward.console.oauth.refusal import OAuthError, of_error
 from doorward.console.oauth.throttle import Throttle
 from doorward.core.errors import DoorwardError, UnavailableError
 from doorward.core.model import Action, EntityUid
-from doorward.core.record import AdminRecord
-from doorward.core.values import to_json
 from doorward.identity import claims
 from doorward.identity.assertions import AssertionVerifier
 from doorward.identity.dpop import ProofVerifier
@@ -201,17 +200,15 @@ class AuthorizationServer:
     ) -> None:
         """Make a record durable; raise AuditUnavailableError."""
         await self.services.audit.write(
-            AdminRecord(
-                id=self.services.ids.new(),
-                kind="admin",
-                time=str(to_json(self.clock.now())["__extn"]["arg"]),
-                request_id=request_id(request),
-                decision="allow" if allowed else "deny",
-                principal=who,
+            act_of(
+                self.services,
+                asked_as=request_id(request),
+                who=who,
                 action=action.value,
-                resource=str(resource),
+                resource=resource,
                 detail=detail,
                 changes=changes,
+                allowed=allowed,
             )
         )
 
